@@ -1,1 +1,7 @@
-fn main() {}
+//! The `forewarn` binary: reads the flags and hands over to the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    forewarn::cli::main()
+}

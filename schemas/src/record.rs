@@ -18,7 +18,7 @@ use arrow::array::{
 };
 use arrow::buffer::{Buffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
-use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
+use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use bytes::Bytes;
 
 use crate::label::Labels;
@@ -249,7 +249,8 @@ fn encode_batch(batch: &Batch) -> Result<Vec<u8>, RecordError> {
 fn encode_arrow(batch: &RecordBatch) -> Result<Vec<u8>, arrow::error::ArrowError> {
     let mut dictionaries = DictionaryTracker::new(true);
     let options = IpcWriteOptions::default();
-    let (_, data) = IpcDataGenerator::default().encoded_batch(batch, &mut dictionaries, &options)?;
+    let mut context = IpcWriteContext::default();
+    let (_, data) = IpcDataGenerator::default().encode(batch, &mut dictionaries, &options, &mut context)?;
     let mut out = Vec::with_capacity(4 + data.ipc_message.len() + data.arrow_data.len());
     out.extend_from_slice(&(data.ipc_message.len() as u32).to_le_bytes());
     out.extend_from_slice(&data.ipc_message);
