@@ -77,7 +77,7 @@ struct Description {
 pub struct DataDir {
     root: PathBuf,
     partitions: u32,
-    _lock: Option<File>,
+    _lock: File,
 }
 
 impl DataDir {
@@ -109,23 +109,18 @@ impl DataDir {
                 fresh
             }
         };
-        Ok(Self { root: root.to_owned(), partitions: description.partitions, _lock: Some(lock) })
+        Ok(Self { root: root.to_owned(), partitions: description.partitions, _lock: lock })
     }
 
-    /// Opens an existing directory to read, while no process writes there.
+    /// Opens a directory that must exist.
     ///
     /// # Errors
-    /// [`DataDirError::Locked`] while another process writes there, and as [`DataDir::open`].
-    pub fn open_read_only(root: &Path) -> Result<Self, DataDirError> {
-        let description = describe(root)?.ok_or_else(|| DataDirError::Missing(root.to_owned()))?;
-        let lock = match File::open(root.join("lock")) {
-            Ok(lock) => match lock.try_lock_shared() {
-                Ok(()) => Some(lock),
-                Err(_) => return Err(DataDirError::Locked(root.to_owned())),
-            },
-            Err(_) => None,
-        };
-        Ok(Self { root: root.to_owned(), partitions: description.partitions, _lock: lock })
+    /// [`DataDirError::Missing`] when it does not, and as [`DataDir::open`].
+    pub fn open_existing(root: &Path) -> Result<Self, DataDirError> {
+        match describe(root)? {
+            Some(_) => Self::open(root),
+            None => Err(DataDirError::Missing(root.to_owned())),
+        }
     }
 
     /// Returns the number of partitions.
@@ -189,16 +184,13 @@ mod tests {
     fn made_once_and_opened_again() {
         let temp = tempfile::tempdir().unwrap();
         let root = temp.path().join("a/b");
-        assert!(matches!(DataDir::open_read_only(&root), Err(DataDirError::Missing(_))));
+        assert!(matches!(DataDir::open_existing(&root), Err(DataDirError::Missing(_))));
         let first = DataDir::open(&root).unwrap();
         assert_eq!(first.partitions(), PARTITIONS);
         assert!(matches!(DataDir::open(&root), Err(DataDirError::Locked(_))));
-        assert!(matches!(DataDir::open_read_only(&root), Err(DataDirError::Locked(_))));
+        assert!(matches!(DataDir::open_existing(&root), Err(DataDirError::Locked(_))));
         drop(first);
-        let reader = DataDir::open_read_only(&root).unwrap();
-        assert!(matches!(DataDir::open(&root), Err(DataDirError::Locked(_))));
-        drop(reader);
-        DataDir::open(&root).unwrap();
+        DataDir::open_existing(&root).unwrap();
     }
 
     #[test]

@@ -1,0 +1,192 @@
+//! Everything behind the edge, wired: log, pumps, store, analyzers, alert router. No listener and no collector, so the
+//! kill campaign and the benchmarks drive it as the binary does.
+//!
+//! Start: log, store, router state, then a pump per partition, each from its checkpoint. Stop, the other way round:
+//! nothing is taken in any more, the pumps take what is durable and flush, the router finishes what it is sending, the
+//! log closes. What is late is named.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use forewarn_alert::{EmbeddedStateLog, Input, Router, RouterHandle};
+use forewarn_analyze::{AnalyzeConfig, Catalogue};
+use forewarn_ingest::edge::Edge;
+use forewarn_ingest::log::{EmbeddedLog, EmbeddedLogConfig, Log, Recovery};
+use forewarn_schemas::{Alert, Clock, PartitionId, Timestamp};
+use forewarn_store::{LocalBlocks, Store, StoreConfig};
+use forewarn_vfs::{StdVfs, Vfs};
+use prometheus::Registry;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::config::Config;
+use crate::data_dir::DataDir;
+use crate::metrics::PumpFamilies;
+use crate::pump::{Alerts, Parts, Pump};
+use crate::view::Views;
+
+/// How long each stage may take to stop.
+const STOP_DEADLINE: Duration = Duration::from_secs(15);
+
+/// The running pipeline.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// Where batches go in.
+    pub edge: Arc<Edge>,
+    /// The history.
+    pub store: Arc<Store>,
+    /// The latest forecasts.
+    pub views: Arc<Views>,
+    /// The alert router.
+    pub alerts: RouterHandle,
+    /// What the log found when it was opened.
+    pub recovery: Recovery,
+    log: Arc<dyn Log>,
+    pumps: Vec<(PartitionId, JoinHandle<()>)>,
+    caught_up: Vec<watch::Receiver<bool>>,
+    router: JoinHandle<()>,
+    stop_pumps: CancellationToken,
+    stop_router: CancellationToken,
+    _data: DataDir,
+}
+
+impl Pipeline {
+    /// Opens every stage and starts it. `fatal` is cancelled when a stage can no longer work.
+    ///
+    /// # Errors
+    /// What could not be opened, and what to do about it.
+    pub async fn open(
+        config: &Config,
+        data: DataDir,
+        clock: Arc<dyn Clock>,
+        registry: &Registry,
+        external_url: &str,
+        fatal: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let vfs: Arc<dyn Vfs> = Arc::new(StdVfs);
+        let partitions = data.partitions();
+        let (log, recovery) =
+            EmbeddedLog::open(vfs.clone(), &data.log(), partitions, EmbeddedLogConfig::default(), registry)
+                .with_context(|| format!("the log in {} cannot be opened", data.log().display()))?;
+        let log: Arc<dyn Log> = Arc::new(log);
+        let blocks = LocalBlocks::open(vfs, &data.blocks())
+            .with_context(|| format!("the blocks in {} cannot be opened", data.blocks().display()))?;
+        let store_config = StoreConfig {
+            retention: config.store.retention,
+            flush_interval: config.store.flush_interval,
+            flush_bytes: config.store.flush_bytes,
+            ..StoreConfig::default()
+        };
+        let store = Arc::new(Store::open(Arc::new(blocks), partitions, store_config, registry).context("the store cannot be opened")?);
+        let state = EmbeddedStateLog::open(&data.state())
+            .with_context(|| format!("the router's state in {} cannot be opened", data.state().display()))?;
+        let router = Router::open(config.alerting(), Arc::new(state), clock.now(), registry)
+            .context("the alert router cannot be opened")?;
+        let edge = Arc::new(Edge::new(log.clone(), clock.clone(), config.edge.clone(), registry)?);
+        let catalogue = catalogue(config)?;
+        let views = Arc::new(Views::default());
+        let families = PumpFamilies::register(registry)?;
+
+        let stop_router = CancellationToken::new();
+        let (alerts, router) = forewarn_alert::spawn(router, clock, stop_router.clone());
+        let stop_pumps = CancellationToken::new();
+        let (mut pumps, mut caught_up) = (Vec::new(), Vec::new());
+        for p in (0..partitions).map(PartitionId) {
+            let pump = Pump::open(Parts {
+                partition: p,
+                log: log.clone(),
+                edge: edge.clone(),
+                store: store.clone(),
+                catalogue: catalogue.clone(),
+                config: AnalyzeConfig { step: config.forecast.step, ..AnalyzeConfig::default() },
+                views: views.clone(),
+                alerts: Box::new(ToRouter(alerts.clone())),
+                external_url: external_url.to_owned(),
+                metrics: families.of(p),
+            });
+            let (done, watch) = watch::channel(false);
+            caught_up.push(watch);
+            pumps.push((p, spawn_pump(pump, stop_pumps.clone(), done, fatal.clone())));
+        }
+        Ok(Self {
+            edge,
+            store,
+            views,
+            alerts,
+            recovery,
+            log,
+            pumps,
+            caught_up,
+            router,
+            stop_pumps,
+            stop_router,
+            _data: data,
+        })
+    }
+
+    /// Returns once every partition has taken what was in the log at the start.
+    pub async fn caught_up(&self) {
+        for watch in &self.caught_up {
+            // An error means that the pump is gone, which `fatal` has told already.
+            let _ = watch.clone().wait_for(|done| *done).await;
+        }
+    }
+
+    /// Stops in order; the collectors and the listener must have stopped before.
+    pub async fn close(self) {
+        let late = |what: &str| error!(stage = what, "did not stop in time; the log has what it left undone");
+        self.edge.close().await;
+        self.stop_pumps.cancel();
+        for (p, pump) in self.pumps {
+            if tokio::time::timeout(STOP_DEADLINE, pump).await.is_err() {
+                late(&format!("pump {p}"));
+            }
+        }
+        self.stop_router.cancel();
+        if tokio::time::timeout(STOP_DEADLINE, self.router).await.is_err() {
+            late("router");
+        }
+        if let Err(e) = self.log.close().await {
+            warn!(error = %e, "log not closed cleanly; it is checked at the next start");
+        }
+    }
+}
+
+/// A pump's file work blocks, so it gets a thread of its own instead of one of the runtime's.
+fn spawn_pump(
+    pump: Pump,
+    stop: CancellationToken,
+    caught_up: watch::Sender<bool>,
+    fatal: CancellationToken,
+) -> JoinHandle<()> {
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || {
+        // Also when it panics: a process without a pump takes samples in and forecasts nothing.
+        let guard = fatal.drop_guard();
+        match runtime.block_on(pump.run(stop.clone(), caught_up)) {
+            Ok(()) if stop.is_cancelled() => drop(guard.disarm()),
+            Ok(()) => error!("pump ended before it was told to"),
+            Err(e) => error!(error = %e, "pump cannot go on"),
+        }
+    })
+}
+
+struct ToRouter(RouterHandle);
+
+impl Alerts for ToRouter {
+    fn reconcile(&self, scope: &str, at: Timestamp, firing: Vec<Alert>) {
+        self.0.send(Input::Reconcile { scope: scope.to_owned(), at, firing });
+    }
+}
+
+fn catalogue(config: &Config) -> anyhow::Result<Catalogue> {
+    let mut catalogue = Catalogue::builtin();
+    for path in &config.forecast.catalogue_files {
+        let text = std::fs::read_to_string(path).with_context(|| format!("catalogue {}", path.display()))?;
+        catalogue = catalogue.extended(&text).map_err(|e| anyhow::anyhow!("catalogue {}: {e}", path.display()))?;
+    }
+    Ok(catalogue)
+}
