@@ -276,3 +276,6 @@ fn restore(
     let analyzer = Analyzer::restore(catalogue.clone(), config.clone(), rest).map_err(|e| e.to_string())?;
     Ok((analyzer, at(1..9), at(9..17)))
 }
+
+#[cfg(test)]
+mod tests;
