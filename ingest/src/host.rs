@@ -37,6 +37,7 @@ mod statvfs;
 mod text;
 mod tree;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use forewarn_schemas::time::Clock;
@@ -70,6 +71,7 @@ pub async fn run(
     }
     let mut collector = Collector::new(&config, Arc::clone(&board));
     let mut ticks = tokio::time::interval(config.interval.max(config::INTERVAL_MIN));
+    let (mut overloaded, mut refused) = (false, BTreeSet::new());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         // Both arms are cancel safe.
@@ -112,8 +114,12 @@ pub async fn run(
         };
         match answer {
             Ok(accepted) => {
-                for (reason, samples) in &accepted.refused {
-                    tracing::warn!(reason, samples, "samples of the host were refused");
+                overloaded = false;
+                for (reason, samples) in accepted.refused {
+                    // Once per reason: what is refused now is refused in each cycle.
+                    if refused.insert(reason) {
+                        tracing::warn!(reason, samples, "samples of the host were refused");
+                    }
                 }
             }
             Err(SubmitError::Closed(reason)) => {
@@ -121,7 +127,10 @@ pub async fn run(
                 return;
             }
             Err(e) => {
-                tracing::warn!(error = %e, "a cycle of the host was skipped");
+                if !overloaded {
+                    tracing::warn!(error = %e, "cycles of the host are skipped");
+                }
+                overloaded = true;
                 collector.skipped(markers);
                 target.error = e.to_string();
                 board.set(target);

@@ -206,10 +206,11 @@ fn a_real_cgroup_counts_memory_and_not_page_cache() {
     assert!(is_stale(read(&gone, "host_cgroup_memory_used_bytes").unwrap()));
 }
 
-/// Nanoseconds that this thread has been on a CPU.
+/// Nanoseconds that all threads of this process have been on a CPU.
 fn cpu_nanos() -> u64 {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    text.split(' ').next().unwrap().parse().unwrap()
+    let tasks = fs::read_dir("/proc/self/task").unwrap().map(|t| t.unwrap().path().join("schedstat"));
+    let nanos = |text: String| text.split(' ').next().unwrap().parse::<u64>().unwrap();
+    tasks.map(|file| nanos(fs::read_to_string(file).unwrap())).sum()
 }
 
 #[test]

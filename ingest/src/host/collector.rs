@@ -70,7 +70,7 @@ impl Collector {
             Box::new(Pids),
             Box::new(Load::default()),
             Box::new(Conntrack),
-            Box::new(Processes::new(config.processes_top, &release)),
+            Box::new(Processes::new(config.processes_top, &release, &tree)),
             Box::new(Cgroups::new(config.cgroups_max)),
             Box::new(Disks::new(config, statvfs)),
         ];

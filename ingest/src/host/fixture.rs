@@ -81,7 +81,7 @@ impl Fixture {
         for i in 0..descriptors {
             self.write(&format!("{dir}/fd/{i}"), "");
         }
-        self.write(&format!("{dir}/comm"), &format!("{name}\n"));
+        self.write(&format!("{dir}/comm"), format!("{name}\n"));
         self.limits(pid, limit);
     }
 

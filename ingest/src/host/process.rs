@@ -61,8 +61,10 @@ impl Process {
 
 impl Processes {
     /// Makes the part; `release` is the kernel's, such as `6.1.0-13-amd64`.
-    pub(super) fn new(top: usize, release: &str) -> Self {
-        Self { top, counts_by_size: counts_by_size(release), cycle: 0, known: HashMap::new() }
+    pub(super) fn new(top: usize, release: &str, tree: &Tree) -> Self {
+        // An emulated kernel may claim a release and lack the count. This process has descriptors for certain.
+        let own = fs::metadata(tree.proc("self/fd")).is_ok_and(|m| m.len() > 0);
+        Self { top, counts_by_size: counts_by_size(release) && own, cycle: 0, known: HashMap::new() }
     }
 
     /// Looks at one process; `None` when it has no descriptors (a kernel thread) or ended meanwhile.
@@ -112,6 +114,7 @@ impl Part for Processes {
                 }
                 Ok(None) => {}
                 Err(e) if e.is_gone() => {}
+                Err(Error::Io { .. }) if is_kernel_thread(&mut dir) => {}
                 Err(Error::Io { .. }) => unreadable += 1,
                 Err(e) => {
                     out.error(&e);
@@ -162,6 +165,11 @@ fn write(mut list: Vec<&Process>, top: usize, out: &mut Out<'_>) {
         object.set("host_process_file_descriptors_used", p.used as f64);
         object.set("host_process_file_descriptors_limit", limit as f64);
     }
+}
+
+/// Says whether a process has no command line: it is a thread of the kernel, or has ended and waits to be reaped.
+fn is_kernel_thread(dir: &mut PathBuf) -> bool {
+    read_at(dir, "cmdline", read_bytes).is_ok_and(|c| c.is_empty())
 }
 
 /// Calls `read` with the path of a file below `dir`.

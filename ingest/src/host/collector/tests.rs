@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::host::fixture::{Fixture, Seen, always_space};
 
@@ -7,7 +9,7 @@ fn collector(f: &Fixture) -> Collector {
     Collector::with_statvfs(&f.config(), Arc::clone(&f.board), always_space())
 }
 
-fn at(seconds: i64) -> Timestamp {
+fn at_second(seconds: i64) -> Timestamp {
     Timestamp::from_secs(seconds)
 }
 
@@ -21,8 +23,8 @@ fn errors(s: &Seen, part: &str) -> f64 {
 fn a_healthy_host_has_every_part_and_the_labels_of_its_identity() {
     let f = Fixture::healthy();
     let mut c = collector(&f);
-    let batch = c.collect(at(100));
-    assert!(batch.series.iter().all(|s| s.samples[0].ts == at(100)));
+    let batch = c.collect(at_second(100));
+    assert!(batch.series.iter().all(|s| s.samples[0].ts == at_second(100)));
     assert!(batch.series.iter().all(|s| s.labels.get("node") == Some("alpha")));
     assert!(batch.series.iter().all(|s| s.labels.get("job") == Some("host") && s.labels.get("family") == Some("host")));
     let s = Seen::of(&batch);
@@ -40,7 +42,7 @@ fn a_healthy_host_has_every_part_and_the_labels_of_its_identity() {
 fn the_node_can_be_named() {
     let f = Fixture::healthy();
     let config = HostConfig { node: Some("n1".into()), family: "db".into(), ..f.config() };
-    let batch = Collector::with_statvfs(&config, Arc::default(), always_space()).collect(at(1));
+    let batch = Collector::with_statvfs(&config, Arc::default(), always_space()).collect(at_second(1));
     let identity = |name| batch.series[0].labels.get(name);
     assert_eq!((identity("node"), identity("family")), (Some("n1"), Some("db")));
 }
@@ -50,8 +52,8 @@ fn each_series_is_written_once_per_cycle_with_the_same_labels() {
     let f = Fixture::healthy();
     let mut c = collector(&f);
     let names = |b: &Batch| b.series.iter().map(|s| s.labels.clone()).collect::<BTreeSet<_>>();
-    let first = c.collect(at(1));
-    let second = c.collect(at(11));
+    let first = c.collect(at_second(1));
+    let second = c.collect(at_second(11));
     assert_eq!(names(&first).len(), first.series.len());
     assert_eq!(names(&first), names(&second));
     assert!(stale_markers(&second).is_empty());
@@ -78,9 +80,9 @@ fn a_broken_part_is_counted_and_the_others_go_on() {
             }
             let f = Fixture::healthy();
             let mut c = collector(&f);
-            let healthy = c.collect(at(1)).series.len();
+            let healthy = c.collect(at_second(1)).series.len();
             f.write(&format!("proc/{file}"), bad);
-            let batch = c.collect(at(11));
+            let batch = c.collect(at_second(11));
             let s = Seen::of(&batch);
             assert_eq!(errors(&s, part), 1.0, "{file} {bad:?}");
             assert!(c.last_error().contains(file), "{file} {bad:?}: {}", c.last_error());
@@ -93,10 +95,58 @@ fn a_broken_part_is_counted_and_the_others_go_on() {
     }
 }
 
+/// Files of which the collector reads more than one number.
+const FILES: [&str; 16] = [
+    "proc/meminfo",
+    "proc/vmstat",
+    "proc/spl/kstat/zfs/arcstats",
+    "proc/pressure/memory",
+    "proc/sys/fs/file-nr",
+    "proc/loadavg",
+    "proc/uptime",
+    "proc/stat",
+    "proc/self/mountinfo",
+    "proc/20/comm",
+    "proc/20/limits",
+    "sys/fs/cgroup/app/memory.stat",
+    "sys/fs/cgroup/app/memory.max",
+    "sys/fs/cgroup/app/memory.events",
+    "sys/fs/cgroup/app/pids.current",
+    "sys/fs/cgroup/app/pids.events",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Each file in turn is cut or has bytes in it that do not belong there: never a panic, and all values are finite.
+    #[test]
+    fn any_bytes_in_any_file_are_no_panic(
+        cut in 0.0f64..1.0,
+        noise in prop::collection::vec(any::<u8>(), 0..20),
+        rest in any::<bool>(),
+    ) {
+        let f = Fixture::healthy();
+        f.write("proc/spl/kstat/zfs/arcstats", "9 1 0x01\nname type data\nc_min 4 1024000\nsize 4 2048000\n");
+        for file in FILES {
+            let whole = f.read(file);
+            let at = (cut * whole.len() as f64) as usize;
+            let mut bytes = whole.as_bytes()[..at].to_vec();
+            bytes.extend(&noise);
+            if rest {
+                bytes.extend(&whole.as_bytes()[at..]);
+            }
+            f.write(file, bytes);
+            let batch = collector(&f).collect(at_second(1));
+            prop_assert!(batch.series.iter().all(|s| s.samples[0].value.is_finite()), "{}", file);
+            f.write(file, whole);
+        }
+    }
+}
+
 #[test]
 fn an_empty_machine_is_no_panic() {
     let f = Fixture::empty();
-    let s = Seen::of(&collector(&f).collect(at(1)));
+    let s = Seen::of(&collector(&f).collect(at_second(1)));
     assert_eq!(s.having("host_up").len(), 1);
 }
 
@@ -104,15 +154,15 @@ fn an_empty_machine_is_no_panic() {
 fn a_skipped_cycle_is_counted_and_its_markers_go_out_with_the_next() {
     let f = Fixture::healthy();
     let mut c = collector(&f);
-    c.collect(at(1));
+    c.collect(at_second(1));
     f.remove("sys/fs/cgroup/app");
-    let lost = stale_markers(&c.collect(at(11)));
+    let lost = stale_markers(&c.collect(at_second(11)));
     assert_eq!(lost.len(), 8);
     c.skipped(lost.clone());
-    let batch = c.collect(at(21));
+    let batch = c.collect(at_second(21));
     assert_eq!(stale_markers(&batch), lost);
     assert_eq!(Seen::of(&batch).value(&format!("host_collect_skipped_total{{{IDENTITY}}}")), 1.0);
-    assert!(stale_markers(&c.collect(at(31))).is_empty());
+    assert!(stale_markers(&c.collect(at_second(31))).is_empty());
 }
 
 /// `docs/metrics-host.md` names exactly the metrics that there are.
@@ -122,7 +172,7 @@ fn the_documentation_names_every_metric() {
     f.write("proc/sys/vm/overcommit_memory", "2\n");
     f.write("proc/pressure/cpu", f.read("proc/pressure/io"));
     f.group("app", 1, "4000", "3000");
-    let batch = collector(&f).collect(at(1));
+    let batch = collector(&f).collect(at_second(1));
     let written: BTreeSet<&str> = batch.series.iter().map(|s| s.labels.metric()).collect();
     let doc = include_str!("../../../../docs/metrics-host.md");
     let rows = doc.lines().filter_map(|l| l.strip_prefix("| `host_")?.split_once('`'));

@@ -10,7 +10,7 @@ fn limit(s: &Seen, name: &str) -> Option<f64> {
 }
 
 fn processes(f: &Fixture, top: usize) -> Rig<'_, Processes> {
-    Rig::new(f, Processes::new(top, "5.10.0"))
+    Rig::new(f, Processes::new(top, "5.10.0", &f.tree()))
 }
 
 #[test]
@@ -65,6 +65,9 @@ fn unreadable_processes_are_counted_and_told_once() {
     // Root may read everything, so what cannot be read here is a file in place of the directory.
     f.remove("proc/20/fd");
     f.write("proc/20/fd", "");
+    f.write("proc/20/cmdline", "/usr/bin/db\0");
+    f.write("proc/2/fd", "");
+    f.write("proc/2/cmdline", "");
     let mut rig = processes(&f, 50);
     for _ in 0..2 {
         let s = rig.collect();
@@ -135,6 +138,13 @@ fn hidden_processes_are_told() {
     f.remove("proc/1");
     processes(&f, 50).collect();
     assert!(f.board.notices()[0].message.contains("hidepid"));
+}
+
+#[test]
+fn a_kernel_that_claims_a_count_and_lacks_it_is_not_believed() {
+    let f = Fixture::healthy();
+    let s = Rig::new(&f, Processes::new(50, "6.18.0", &f.tree())).collect();
+    assert_eq!(used(&s, "db"), Some(60.0));
 }
 
 #[test]
