@@ -166,8 +166,8 @@ impl Config {
     /// # Errors
     /// As [`Config::parse`], and when the file cannot be read.
     pub fn load(path: &Path) -> Result<Self, Vec<Problem>> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| vec![Problem::anywhere(format!("{}: {e}", path.display()))])?;
+        let text =
+            std::fs::read_to_string(path).map_err(|e| vec![Problem::anywhere(format!("{}: {e}", path.display()))])?;
         Self::parse(&text)
     }
 

@@ -72,7 +72,7 @@ pub fn humane_duration(seconds: f64) -> String {
     match (d, h, m) {
         (0, 0, 0) if s == 0 => "under a second".into(),
         (0, 0, 0) => format!("{s}s"),
-        (0, 0, m) if m < 10 && s % 60 != 0 => format!("{m}m {}s", s % 60),
+        (0, 0, m) if m < 10 && !s.is_multiple_of(60) => format!("{m}m {}s", s % 60),
         (0, 0, m) => format!("{m}m"),
         (0, h, 0) => format!("{h}h"),
         (0, h, m) => format!("{h}h {m}m"),
@@ -140,7 +140,7 @@ impl FromStr for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, size) = SIZES.iter().find(|(_, s)| self.0 >= *s && self.0 % *s == 0).unwrap_or(&("B", 1));
+        let (unit, size) = SIZES.iter().find(|(_, s)| self.0 >= *s && self.0.is_multiple_of(*s)).unwrap_or(&("B", 1));
         write!(f, "{}{unit}", self.0 / size)
     }
 }
@@ -194,7 +194,7 @@ pub fn humane_number(n: f64) -> String {
     let whole = format!("{a:.0}");
     let mut out = String::new();
     for (i, c) in whole.chars().enumerate() {
-        if i > 0 && (whole.len() - i) % 3 == 0 {
+        if i > 0 && (whole.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(c);

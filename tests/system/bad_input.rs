@@ -31,7 +31,8 @@ fn content(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 #[test]
 fn an_unknown_key_is_named_with_its_line_and_the_nearest_key() {
     let temp = tempfile::tempdir().unwrap();
-    std::fs::write(temp.path().join("f.yaml"), "listen: 127.0.0.1:1\ncolectors: {}\nstore:\n  retension: 1d\n").unwrap();
+    std::fs::write(temp.path().join("f.yaml"), "listen: 127.0.0.1:1\ncolectors: {}\nstore:\n  retension: 1d\n")
+        .unwrap();
     for args in [&["check-config", "f.yaml"][..], &["run", "--config", "f.yaml"]] {
         let output = forewarn(args, temp.path());
         assert_eq!(output.status.code(), Some(2), "{args:?}");

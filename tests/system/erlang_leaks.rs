@@ -85,7 +85,11 @@ fn needs_erlang_leaks_are_called_in_time_once_and_end_with_a_restart() {
     let forewarn = Forewarn::start_with(temp.path(), &CONFIG.replace("HOOK", &hook.url), &erlang.env());
     let cgroup = Cgroup::with_memory(256 << 20);
     let mut leaks = vec![PROCESSES, ATOMS, MAILBOX];
-    if cgroup.is_some() { leaks.push(ETS) } else { progress("SKIPPED: ets_memory, since no memory cgroup can be made here") }
+    if cgroup.is_some() {
+        leaks.push(ETS)
+    } else {
+        progress("SKIPPED: ets_memory, since no memory cgroup can be made here")
+    }
     let start = |leak: &Leak, code: &str| {
         let inside = cgroup.as_ref().filter(|_| leak.node == "ets").map(|c| c.0.as_path());
         erlang.node(leak.node, leak.flags, code, inside)
@@ -132,7 +136,12 @@ fn watch(forewarn: &Forewarn, leak: &Leak, seen: &mut Seen) {
     let state = f["state"].as_str().expect("a state").to_owned();
     if seen.states.last() != Some(&state) {
         let elapsed = seen.began.elapsed().as_secs_f64();
-        progress(&format!("{:>9} {:>6.1} s {state:<9} {}", leak.node, elapsed, f["sentence"].as_str().unwrap_or_default()));
+        progress(&format!(
+            "{:>9} {:>6.1} s {state:<9} {}",
+            leak.node,
+            elapsed,
+            f["sentence"].as_str().unwrap_or_default()
+        ));
         seen.states.push(state.clone());
     }
     if state == "critical" && seen.called.is_none() {
@@ -153,7 +162,8 @@ fn judge(forewarn: &Forewarn, leak: &Leak, seen: &Seen) {
         _ => ("beam_memory_ets_bytes", "beam_memory_limit_bytes"),
     };
     let node = format!("{}@127.0.0.1", leak.node);
-    let object = if leak.object.is_empty() { String::new() } else { format!(" AND labels['process'] = '{}'", leak.object) };
+    let object =
+        if leak.object.is_empty() { String::new() } else { format!(" AND labels['process'] = '{}'", leak.object) };
     let value = |query: String| forewarn.sql(&query).first().map(|r| r[0].clone()).unwrap_or_default();
     let limit = value(format!("SELECT max(value) FROM samples WHERE metric = '{limit}' AND node = '{node}'"));
     let limit = limit.as_f64().unwrap_or_else(|| panic!("{}: no limit in the history", leak.node));

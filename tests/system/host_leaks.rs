@@ -27,7 +27,8 @@ struct Tmpfs(PathBuf);
 impl Tmpfs {
     fn mount(dir: PathBuf, mib: u32) -> Option<Self> {
         std::fs::create_dir_all(&dir).unwrap();
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(&dir).status();
+        let done =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(&dir).status();
         done.is_ok_and(|s| s.success()).then_some(Self(dir))
     }
 }
@@ -114,7 +115,8 @@ fn memory_eaten_in_a_cgroup_is_called_and_page_cache_never() {
     let hook = Hook::start();
     let forewarn = Forewarn::start(temp.path(), &CONFIG.replace("HOOK", &hook.url));
     let node = node(&forewarn);
-    let eater = inside(&eaten, "perl -e 'my @a; while (1) { push @a, \"x\" x 200000; select undef, undef, undef, 0.1 }'");
+    let eater =
+        inside(&eaten, "perl -e 'my @a; while (1) { push @a, \"x\" x 200000; select undef, undef, undef, 0.1 }'");
     // Reads and writes far more than its limit: the kernel gives the page cache back, so nothing runs out.
     let file = temp.path().join("cached");
     let writer = inside(

@@ -54,7 +54,8 @@ fn child_of_the_campaign() {
                 for i in first.. {
                     let mut batch = Batch::default();
                     for s in 0..SERIES {
-                        let labels = [("node", format!("n{worker}")), ("worker", worker.to_string()), ("s", s.to_string())];
+                        let labels =
+                            [("node", format!("n{worker}")), ("worker", worker.to_string()), ("s", s.to_string())];
                         let labels = labels.iter().map(|(n, v)| (*n, v.as_str())).collect::<Vec<_>>();
                         batch.push(Labels::series("ledger", &labels).unwrap(), clock.now(), i as f64);
                     }
@@ -137,5 +138,8 @@ fn nothing_acknowledged_is_lost_or_doubled_by_kills() {
         }
     }
     assert!(acknowledged > 0, "no batch was ever acknowledged");
-    progress(&format!("{acknowledged} acknowledged batches all there; slowest to be ready: {} ms", slowest.as_millis()));
+    progress(&format!(
+        "{acknowledged} acknowledged batches all there; slowest to be ready: {} ms",
+        slowest.as_millis()
+    ));
 }

@@ -16,7 +16,8 @@ fn from_nothing_to_a_history_that_survives_a_stop() {
     eventually("the first sample", PATIENCE, || (count(&forewarn) > 0).then_some(()));
     progress(&format!("first sample {:.2} s after the start", began.elapsed().as_secs_f64()));
 
-    let lines = eventually("the first lines", PATIENCE, || Some(forewarn.read("stdout")).filter(|l| l.contains("data ")));
+    let lines =
+        eventually("the first lines", PATIENCE, || Some(forewarn.read("stdout")).filter(|l| l.contains("data ")));
     for part in ["forewarn ", "watching ", &format!("http://127.0.0.1:{}/metrics", forewarn.port), "forewarn-data"] {
         assert!(lines.contains(part), "{part:?} in {lines}");
     }
@@ -66,7 +67,11 @@ fn the_query_command_asks_a_running_server_in_every_shape() {
     let wrong = ask("SELECT nonsense FROM samples", "table");
     assert_eq!(wrong.status.code(), Some(1));
     assert!(String::from_utf8(wrong.stderr).unwrap().contains("nonsense"));
-    for refused in ["DROP TABLE samples", "CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '/etc/passwd'", "COPY samples TO '/tmp/x'"] {
+    for refused in [
+        "DROP TABLE samples",
+        "CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '/etc/passwd'",
+        "COPY samples TO '/tmp/x'",
+    ] {
         assert_eq!(ask(refused, "table").status.code(), Some(1), "{refused}");
     }
 }

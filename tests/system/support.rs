@@ -82,7 +82,8 @@ impl Forewarn {
         let port = free_port();
         std::fs::write(dir.join("forewarn.yaml"), config).expect("the configuration is written");
         let out = |name: &str| {
-            let file = std::fs::OpenOptions::new().create(true).append(true).open(dir.join(name)).expect("an output file");
+            let file =
+                std::fs::OpenOptions::new().create(true).append(true).open(dir.join(name)).expect("an output file");
             Stdio::from(file)
         };
         let mut command = Command::new(env!("CARGO_BIN_EXE_forewarn"));
@@ -178,7 +179,8 @@ pub struct Hook {
 
 impl Hook {
     pub fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let got = Arc::new(Mutex::new(Vec::new()));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket");
