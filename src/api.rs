@@ -13,9 +13,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
-use forewarn_alert::RouterHandle;
+use forewarn_alert::{AlertView, Handle};
 use forewarn_ingest::status::Board;
-use forewarn_schemas::{Clock, Forecast, ForecastState, Severity, TimeRange};
+use forewarn_schemas::{AlertStatus, Clock, Forecast, ForecastState, Severity, TimeRange};
 use forewarn_store::{SqlLimits, Store};
 use prometheus::Registry;
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ pub struct App {
     /// What is watched.
     pub board: Arc<Board>,
     /// The alert router.
-    pub alerts: RouterHandle,
+    pub alerts: Handle,
     /// Own health.
     pub registry: Registry,
     /// Most resources exported.
@@ -177,7 +177,9 @@ async fn nodes(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn index(State(app): State<Arc<App>>) -> Response {
-    let data = tokio::task::spawn_blocking(move || collect(&app)).await;
+    // While it stops the page goes without alerts.
+    let alerts = app.alerts.alerts().await.unwrap_or_default();
+    let data = tokio::task::spawn_blocking(move || collect(&app, alerts)).await;
     match data {
         Ok(data) => {
             let headers = [
@@ -191,7 +193,7 @@ async fn index(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-fn collect(app: &App) -> Data {
+fn collect(app: &App, alerts: Vec<AlertView>) -> Data {
     let (mut urgent, mut quiet): (Vec<_>, Vec<_>) = app.views.forecasts().into_iter().partition(|f| page::is_urgent(f));
     urgent.sort_by(|a, b| page::by_urgency(a, b));
     quiet.sort_by(|a, b| {
@@ -201,11 +203,9 @@ fn collect(app: &App) -> Data {
     let cards_left_out = urgent.len().saturating_sub(page::CARDS_MAX);
     urgent.truncate(page::CARDS_MAX);
     let cards = urgent.into_iter().map(|forecast| Card { picture: picture(app, &forecast), forecast }).collect();
-    let mut alerts: Vec<AlertRow> = app
-        .alerts
-        .alerts()
+    let mut alerts: Vec<AlertRow> = alerts
         .into_iter()
-        .filter(|a| a.alert.severity() > Severity::Info)
+        .filter(|a| a.alert.severity() > Severity::Info && a.status == AlertStatus::Firing)
         .map(|a| AlertRow {
             severity: a.alert.severity(),
             summary: a.alert.annotations.get("summary").cloned().unwrap_or_else(|| a.alert.labels.to_string()),

@@ -9,12 +9,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use forewarn_alert::{AlertConfig, ReceiverConfig, RouteConfig};
+use forewarn_alert::AlertConfig;
+use forewarn_alert::config::{ReceiverConfig, RouteConfig};
 use forewarn_ingest::beam::BeamConfig;
 use forewarn_ingest::edge::EdgeConfig;
 use forewarn_ingest::host::HostConfig;
 use forewarn_schemas::ByteSize;
 use forewarn_schemas::units::duration;
+use forewarn_store::StoreConfig;
 use serde::Deserialize;
 
 use crate::web::WebConfig;
@@ -33,7 +35,7 @@ pub struct Config {
     /// What is refused at the edge, and when it slows down.
     pub edge: EdgeConfig,
     /// The history.
-    pub store: StoreSection,
+    pub store: StoreConfig,
     /// The forecasts.
     pub forecast: ForecastSection,
     /// What `/metrics` shows.
@@ -46,6 +48,9 @@ pub struct Config {
     pub route: Option<RouteConfig>,
     /// The receivers, as in `alertmanager.yml`.
     pub receivers: Vec<ReceiverConfig>,
+    /// How long an alert that keeps coming back must stay away until its end counts. Default 20 min.
+    #[serde(with = "duration")]
+    pub flap_hold: Duration,
 }
 
 /// The section `collectors`.
@@ -56,20 +61,6 @@ pub struct Collectors {
     pub host: HostConfig,
     /// BEAM nodes.
     pub beam: BeamConfig,
-}
-
-/// The section `store`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StoreSection {
-    /// How long samples are kept. Default 15 d.
-    #[serde(with = "duration")]
-    pub retention: Duration,
-    /// The head is flushed at least this often. Default 5 min.
-    #[serde(with = "duration")]
-    pub flush_interval: Duration,
-    /// The head is flushed when the un-flushed log is this large. Default 64 MiB.
-    pub flush_bytes: ByteSize,
 }
 
 /// The section `forecast`.
@@ -111,23 +102,14 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 9797)),
             collectors: Collectors::default(),
             edge: EdgeConfig::default(),
-            store: StoreSection::default(),
+            store: StoreConfig::default(),
             forecast: ForecastSection::default(),
             exporter: ExporterSection::default(),
             query: QuerySection::default(),
             web: WebConfig::default(),
             route: None,
             receivers: Vec::new(),
-        }
-    }
-}
-
-impl Default for StoreSection {
-    fn default() -> Self {
-        Self {
-            retention: Duration::from_secs(15 * 86_400),
-            flush_interval: Duration::from_secs(300),
-            flush_bytes: ByteSize::mib(64),
+            flap_hold: AlertConfig::default().flap_hold,
         }
     }
 }
@@ -174,24 +156,21 @@ impl Config {
     /// Checks what the types cannot say; touches no file and no network.
     pub fn validate(&self) -> Vec<Problem> {
         let mut problems = self.web.validate(self.listen);
-        problems.extend(self.alerting().validate());
+        problems.extend(self.alerting().validate().iter().map(ToString::to_string));
+        problems.extend(self.store.validate());
+        problems.extend(self.collectors.host.validate());
         let at_least = |name: &str, value: Duration, min: Duration| {
             (value < min).then(|| format!("{name} must be at least {}", forewarn_schemas::units::format_duration(min)))
         };
         let second = Duration::from_secs(1);
         problems.extend(at_least("forecast.step", self.forecast.step, second));
-        problems.extend(at_least("store.flush_interval", self.store.flush_interval, second));
-        problems.extend(at_least("store.retention", self.store.retention, Duration::from_secs(3_600)));
         problems.extend(at_least("query.timeout", self.query.timeout, second));
-        if self.store.flush_bytes.bytes() < 1 << 20 {
-            problems.push("store.flush_bytes must be at least 1MiB".into());
-        }
         problems.into_iter().map(Problem::anywhere).collect()
     }
 
     /// Returns the part that is Alertmanager's.
     pub fn alerting(&self) -> AlertConfig {
-        AlertConfig::new(self.route.clone(), self.receivers.clone())
+        AlertConfig { route: self.route.clone(), receivers: self.receivers.clone(), flap_hold: self.flap_hold }
     }
 }
 

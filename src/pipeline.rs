@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use forewarn_alert::{EmbeddedStateLog, Input, Router, RouterHandle};
+use forewarn_alert::{AlertConfig, EmbeddedStateLog, Handle, Input, Metrics, Receivers, Router, RouterConfig};
 use forewarn_analyze::{AnalyzeConfig, Catalogue};
 use forewarn_ingest::edge::Edge;
 use forewarn_ingest::log::{EmbeddedLog, EmbeddedLogConfig, Log, Recovery};
-use forewarn_schemas::{Alert, Clock, PartitionId, Timestamp};
-use forewarn_store::{LocalBlocks, Store, StoreConfig};
+use forewarn_schemas::{Clock, PartitionId};
+use forewarn_store::{LocalBlocks, Store};
 use forewarn_vfs::{StdVfs, Vfs};
 use prometheus::Registry;
 use tokio::sync::watch;
@@ -25,7 +25,7 @@ use tracing::{error, warn};
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::metrics::PumpFamilies;
-use crate::pump::{Alerts, Parts, Pump};
+use crate::pump::{Parts, Pump};
 use crate::view::Views;
 
 /// How long each stage may take to stop.
@@ -41,13 +41,16 @@ pub struct Pipeline {
     /// The latest forecasts.
     pub views: Arc<Views>,
     /// The alert router.
-    pub alerts: RouterHandle,
+    pub alerts: Handle,
     /// What the log found when it was opened.
     pub recovery: Recovery,
     log: Arc<dyn Log>,
     pumps: Vec<(PartitionId, JoinHandle<()>)>,
     caught_up: Vec<watch::Receiver<bool>>,
-    router: JoinHandle<()>,
+    router: JoinHandle<Router>,
+    alert_metrics: Metrics,
+    clock: Arc<dyn Clock>,
+    external_url: String,
     stop_pumps: CancellationToken,
     stop_router: CancellationToken,
     _data: DataDir,
@@ -72,18 +75,15 @@ impl Pipeline {
             EmbeddedLog::open(vfs.clone(), &data.log(), partitions, EmbeddedLogConfig::default(), registry)
                 .with_context(|| format!("the log in {} cannot be opened", data.log().display()))?;
         let log: Arc<dyn Log> = Arc::new(log);
-        let blocks = LocalBlocks::open(vfs, &data.blocks())
-            .with_context(|| format!("the blocks in {} cannot be opened", data.blocks().display()))?;
-        let store_config = StoreConfig {
-            retention: config.store.retention,
-            flush_interval: config.store.flush_interval,
-            flush_bytes: config.store.flush_bytes,
-            ..StoreConfig::default()
-        };
-        let store = Arc::new(Store::open(Arc::new(blocks), partitions, store_config, registry).context("the store cannot be opened")?);
+        let blocks = Arc::new(LocalBlocks::new(vfs, data.blocks()));
+        let store = Store::open(blocks, partitions, config.store.clone(), registry)
+            .with_context(|| format!("the history in {} cannot be opened", data.blocks().display()))?;
+        let store = Arc::new(store);
         let state = EmbeddedStateLog::open(&data.state())
             .with_context(|| format!("the router's state in {} cannot be opened", data.state().display()))?;
-        let router = Router::open(config.alerting(), Arc::new(state), clock.now(), registry)
+        let alert_metrics = Metrics::new(registry)?;
+        let (rules, receivers) = routing(&config.alerting(), external_url, &clock, &alert_metrics)?;
+        let router = Router::open(rules, Arc::new(state), alert_metrics.clone(), clock.now())
             .context("the alert router cannot be opened")?;
         let edge = Arc::new(Edge::new(log.clone(), clock.clone(), config.edge.clone(), registry)?);
         let catalogue = catalogue(config)?;
@@ -91,7 +91,9 @@ impl Pipeline {
         let families = PumpFamilies::register(registry)?;
 
         let stop_router = CancellationToken::new();
-        let (alerts, router) = forewarn_alert::spawn(router, clock, stop_router.clone());
+        let (alerts, inputs) = Handle::new();
+        let router =
+            tokio::spawn(forewarn_alert::run(router, receivers, inputs, clock.clone(), stop_router.clone()));
         let stop_pumps = CancellationToken::new();
         let (mut pumps, mut caught_up) = (Vec::new(), Vec::new());
         for p in (0..partitions).map(PartitionId) {
@@ -103,7 +105,8 @@ impl Pipeline {
                 catalogue: catalogue.clone(),
                 config: AnalyzeConfig { step: config.forecast.step, ..AnalyzeConfig::default() },
                 views: views.clone(),
-                alerts: Box::new(ToRouter(alerts.clone())),
+                alerts: alerts.clone(),
+                alert_metrics: alert_metrics.clone(),
                 external_url: external_url.to_owned(),
                 metrics: families.of(p),
             });
@@ -121,6 +124,9 @@ impl Pipeline {
             pumps,
             caught_up,
             router,
+            alert_metrics,
+            clock,
+            external_url: external_url.to_owned(),
             stop_pumps,
             stop_router,
             _data: data,
@@ -133,6 +139,15 @@ impl Pipeline {
             // An error means that the pump is gone, which `fatal` has told already.
             let _ = watch.clone().wait_for(|done| *done).await;
         }
+    }
+
+    /// Gives the running router other routes and receivers.
+    ///
+    /// # Errors
+    /// What is wrong with them; the old ones stay in force.
+    pub async fn reroute(&self, config: &AlertConfig) -> anyhow::Result<()> {
+        let (rules, receivers) = routing(config, &self.external_url, &self.clock, &self.alert_metrics)?;
+        Ok(self.alerts.send(Input::Reconfigure(Box::new(rules), receivers)).await?)
     }
 
     /// Stops in order; the collectors and the listener must have stopped before.
@@ -174,12 +189,15 @@ fn spawn_pump(
     })
 }
 
-struct ToRouter(RouterHandle);
-
-impl Alerts for ToRouter {
-    fn reconcile(&self, scope: &str, at: Timestamp, firing: Vec<Alert>) {
-        self.0.send(Input::Reconcile { scope: scope.to_owned(), at, firing });
-    }
+fn routing(
+    config: &AlertConfig,
+    external_url: &str,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> anyhow::Result<(RouterConfig, Receivers)> {
+    let (_, receivers) = config.resolved();
+    let rules = RouterConfig::new(config, external_url, rand::random())?;
+    Ok((rules, Receivers::build(&receivers, clock, metrics)?))
 }
 
 fn catalogue(config: &Config) -> anyhow::Result<Catalogue> {

@@ -14,11 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forewarn_alert::rules;
+use forewarn_alert::{Input, rules};
 use forewarn_analyze::{Analyzer, Catalogue, History};
 use forewarn_ingest::edge::Edge;
 use forewarn_ingest::log::{Log, LogError};
-use forewarn_schemas::{Alert, Offset, PartitionId, Record, RecordBody, Sample, SeriesId, TimeRange, Timestamp};
+use forewarn_schemas::{Offset, PartitionId, Record, RecordBody, Sample, SeriesId, TimeRange, Timestamp};
 use forewarn_store::{Store, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -30,14 +30,9 @@ use crate::view::{View, Views};
 const READ_BYTES: usize = 4 << 20;
 /// Without records for longer than this, the evaluations in between are left out: nothing could have changed.
 const IDLE_STEPS_MAX: u32 = 60;
-/// How long a failed flush is left alone.
-const FLUSH_RETRY: Duration = Duration::from_secs(10);
 
-/// Where a pump sends the alerts of its partition.
-pub trait Alerts: Send {
-    /// Replaces all firing alerts of `scope` at `at`.
-    fn reconcile(&self, scope: &str, at: Timestamp, firing: Vec<Alert>);
-}
+/// A node that says nothing for so long is down: the pause that WombatOAM makes.
+const NODE_DOWN_AFTER: Duration = Duration::from_secs(30);
 
 /// What a pump works on.
 pub struct Parts {
@@ -56,7 +51,9 @@ pub struct Parts {
     /// Where the page reads.
     pub views: Arc<Views>,
     /// Where alerts go.
-    pub alerts: Box<dyn Alerts>,
+    pub alerts: forewarn_alert::Handle,
+    /// The router's own health, which counts refused forecasts.
+    pub alert_metrics: forewarn_alert::Metrics,
     /// For links in alerts.
     pub external_url: String,
     /// Own health.
@@ -76,7 +73,6 @@ pub struct Pump {
     next_at: Timestamp,
     /// Records below this were there at the start.
     catch_up: Offset,
-    flush_not_before: Timestamp,
 }
 
 /// Why a pump stopped.
@@ -104,7 +100,7 @@ impl Pump {
         let fresh = || (Analyzer::new(parts.catalogue.clone(), parts.config.clone()), Timestamp::MIN, Timestamp::MIN);
         let (analyzer, received, next_at) = restored.unwrap_or_else(fresh);
         let catch_up = parts.log.bounds(p).end;
-        Self { parts, analyzer, step, next, received, next_at, catch_up, flush_not_before: Timestamp::MIN }
+        Self { parts, analyzer, step, next, received, next_at, catch_up }
     }
 
     /// Runs until cancelled, then takes what is durable, flushes and returns. `caught_up` is set once all that was in the
@@ -120,7 +116,7 @@ impl Pump {
             }
             if !*caught_up.borrow() {
                 if self.received > Timestamp::MIN {
-                    self.emit(self.received);
+                    self.emit(self.received).await;
                 }
                 caught_up.send_replace(true);
             }
@@ -139,7 +135,7 @@ impl Pump {
     async fn take_next(&mut self) -> Result<(), PumpError> {
         let p = self.parts.partition;
         if let Some(record) = self.parts.edge.take(p, self.next) {
-            return self.take(self.next, &record);
+            return self.take(self.next, &record).await;
         }
         let chunk = self.parts.log.read(p, self.next, READ_BYTES).await?;
         for gap in &chunk.gaps {
@@ -147,7 +143,7 @@ impl Pump {
         }
         for (offset, bytes) in chunk.records {
             match Record::decode(&bytes) {
-                Ok(record) => self.take(offset, &record)?,
+                Ok(record) => self.take(offset, &record).await?,
                 Err(e) => {
                     self.parts.metrics.poison.inc();
                     error!(partition = p.0, offset = offset.0, error = %e, "record skipped");
@@ -159,9 +155,9 @@ impl Pump {
         Ok(())
     }
 
-    fn take(&mut self, offset: Offset, record: &Record) -> Result<(), PumpError> {
+    async fn take(&mut self, offset: Offset, record: &Record) -> Result<(), PumpError> {
         let p = self.parts.partition;
-        self.advance_to(record.received_at);
+        self.advance_to(record.received_at).await;
         let ids = self.parts.store.append(p, offset, record)?;
         if let RecordBody::Samples(batch) = &record.body {
             self.analyzer.observe(record.received_at, batch, &ids);
@@ -169,49 +165,54 @@ impl Pump {
         }
         self.next = offset.next();
         self.parts.edge.consumed(p, self.next);
-        if self.received >= self.flush_not_before && self.parts.store.flush_due(p, self.received) {
+        // After a failed flush the store says no for a while.
+        if self.parts.store.flush_due(p, self.received) {
             self.flush();
         }
         Ok(())
     }
 
     /// Makes the evaluations that are due before a record received at `received` is taken.
-    fn advance_to(&mut self, received: Timestamp) {
+    async fn advance_to(&mut self, received: Timestamp) {
         if self.received == Timestamp::MIN {
             self.next_at = received.align_down(self.step) + self.step;
         }
         self.received = self.received.max(received);
         if self.next_at + self.step * IDLE_STEPS_MAX < self.received {
-            self.evaluate(self.next_at);
+            self.evaluate(self.next_at).await;
             self.next_at = self.received.align_down(self.step);
         }
         while self.next_at < self.received {
-            self.evaluate(self.next_at);
+            self.evaluate(self.next_at).await;
             self.next_at = self.next_at + self.step;
         }
     }
 
-    fn evaluate(&mut self, at: Timestamp) {
+    async fn evaluate(&mut self, at: Timestamp) {
         let timer = self.parts.metrics.evaluation.start_timer();
         let history = PartitionHistory { store: &self.parts.store, partition: self.parts.partition };
         self.analyzer.evaluate(at, &history);
         timer.observe_duration();
         if self.next >= self.catch_up {
-            self.emit(at);
+            self.emit(at).await;
         }
     }
 
-    fn emit(&self, at: Timestamp) {
-        let p = self.parts.partition;
+    /// Publishes what is said now; waits while the router is behind.
+    async fn emit(&self, at: Timestamp) {
+        let Parts { partition, external_url, .. } = &self.parts;
         let forecasts: Vec<_> = self.analyzer.forecasts().cloned().collect();
-        let mut firing: Vec<Alert> =
-            forecasts.iter().flat_map(|f| rules::alerts_for(f, &self.parts.external_url)).collect();
-        firing.extend(self.analyzer.nodes().into_iter().filter_map(|n| {
-            let down = n.up == Some(false) && at.since(n.since) >= rules::NODE_DOWN_AFTER;
-            down.then(|| rules::node_down_alert(&n.node, &n.family, n.since, n.configured, &self.parts.external_url))
+        let mut said = rules::evaluate(forecasts.iter().map(AsRef::as_ref), external_url);
+        self.parts.alert_metrics.count_refused(&said.refused);
+        said.alerts.extend(self.analyzer.nodes().into_iter().filter_map(|n| {
+            let down = n.up == Some(false) && at.since(n.since) >= NODE_DOWN_AFTER;
+            down.then(|| rules::node_down_alert(&n.node, &n.family, n.since, n.configured, external_url))
         }));
-        self.parts.alerts.reconcile(&format!("p{p}"), at, firing);
-        self.parts.views.publish(p, View { at, forecasts, counts: self.analyzer.counts(), sources: self.analyzer.sources() });
+        let sources = forecasts.iter().filter_map(|f| Some((f.key.clone(), self.analyzer.series_of(&f.key)?))).collect();
+        self.parts.views.publish(*partition, View { at, forecasts, counts: self.analyzer.counts(), sources });
+        let input = Input::Reconcile { scope: format!("p{partition}"), alerts: said.alerts, held: said.held };
+        // A router that has stopped is a shutdown; the next start reconciles again.
+        let _ = self.parts.alerts.send(input).await;
     }
 
     /// Flushes the head; when that fails (a full disk) it is tried again later, and the log keeps the samples meanwhile.
@@ -230,7 +231,6 @@ impl Pump {
             }
             Err(e) => {
                 self.parts.metrics.flush_failures.inc();
-                self.flush_not_before = self.received + FLUSH_RETRY;
                 error!(partition = p.0, error = %e, "head not flushed; samples are safe in the log");
             }
         }

@@ -111,7 +111,7 @@ async fn from_directory(dir: &Path, args: &QueryArgs) -> anyhow::Result<Body> {
     let data = DataDir::open_existing(dir)?;
     let registry = Registry::new();
     let vfs: Arc<dyn Vfs> = Arc::new(StdVfs);
-    let blocks = LocalBlocks::open(vfs.clone(), &data.blocks())?;
+    let blocks = LocalBlocks::new(vfs.clone(), data.blocks());
     let store = Store::open(Arc::new(blocks), data.partitions(), StoreConfig::default(), &registry)?;
     let (log, _) = EmbeddedLog::open(vfs, &data.log(), data.partitions(), EmbeddedLogConfig::default(), &registry)?;
     for p in (0..data.partitions()).map(PartitionId) {

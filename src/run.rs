@@ -217,7 +217,7 @@ async fn read_again(
     if let (Some(running), Some(files)) = (tls, &config.web.tls_server_config) {
         running.reload_from_pem_file(&files.cert_file, &files.key_file).await.map_err(|e| format!("TLS: {e}"))?;
     }
-    pipeline.alerts.reload(config.alerting()).await.map_err(|e| e.to_string())
+    pipeline.reroute(&config.alerting()).await.map_err(|e| format!("{e:#}"))
 }
 
 /// Appends a tick where nothing was collected, so that time goes on behind the log.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use forewarn_schemas::{Forecast, ForecastState, PartitionId, ResourceKey, Timestamp};
+use forewarn_schemas::{Forecast, ForecastState, PartitionId, ResourceKey, SeriesId, Timestamp};
 
 /// How long a resource that is quiet again stays among those exported.
 const LINGER: Duration = Duration::from_secs(3600);
@@ -19,6 +19,8 @@ pub struct View {
     pub forecasts: Vec<Arc<Forecast>>,
     /// Resources by name and state, those included that were too many to keep as objects of their own.
     pub counts: BTreeMap<(String, ForecastState), usize>,
+    /// The series of what is used, by resource.
+    pub sources: HashMap<ResourceKey, SeriesId>,
 }
 
 /// The views of all partitions.
@@ -77,6 +79,12 @@ impl Views {
             *out.entry(key.clone()).or_default() += n;
         }
         out
+    }
+
+    /// Returns where the history of a resource is.
+    pub fn source(&self, key: &ResourceKey) -> Option<(PartitionId, SeriesId)> {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        inner.views.iter().find_map(|(p, v)| Some((*p, *v.sources.get(key)?)))
     }
 
     /// Returns when the partition that is furthest behind was last evaluated.

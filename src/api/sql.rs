@@ -52,7 +52,7 @@ pub async fn answer(store: &Store, query: &str, format: Format, limits: SqlLimit
     match store.sql(query, limits).await {
         Ok(batches) => {
             let schema = batches.schema();
-            let batches = batches.map_err(|e| e.to_string());
+            let batches = batches.map_err(|e| Store::query_error(&e).to_string());
             let body = match format {
                 Format::Json => Body::from_stream(json_stream(&schema, batches)),
                 Format::Csv => Body::from_stream(csv_stream(&schema, batches)),
@@ -62,7 +62,7 @@ pub async fn answer(store: &Store, query: &str, format: Format, limits: SqlLimit
         }
         Err(error) => {
             let (status, kind) = match &error {
-                StoreError::Sql(_) => (StatusCode::BAD_REQUEST, "bad_data"),
+                StoreError::Query(_) => (StatusCode::BAD_REQUEST, "bad_data"),
                 _ => (StatusCode::UNPROCESSABLE_ENTITY, "execution"),
             };
             answer::error(status, kind, &error.to_string())
