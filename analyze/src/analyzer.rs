@@ -173,7 +173,10 @@ impl Analyzer {
         let mut complete = true;
         for (entry, part) in self.catalogue.parts_of(labels) {
             match part {
-                Part::Up => self.roles.push(Role::Up),
+                Part::Up => {
+                    self.nodes[node as usize].expect(labels);
+                    self.roles.push(Role::Up);
+                }
                 Part::Used => match self.bind_used(received, series, id, node, entry) {
                     Bound::To(resource) => self.roles.push(Role::Used(resource)),
                     Bound::Not => {}
@@ -371,6 +374,12 @@ impl Analyzer {
     /// Returns the latest forecast of every resource shown, by key.
     pub fn forecasts(&self) -> impl Iterator<Item = &Arc<Forecast>> {
         self.live().filter(|r| r.visible).filter_map(Resource::forecast)
+    }
+
+    /// Returns the series that says how much of a resource is used.
+    pub fn series_of(&self, key: &ResourceKey) -> Option<SeriesId> {
+        let place = *self.resource_index.get(key)?;
+        self.resources[place as usize].as_deref().map(|r| r.owner)
     }
 
     /// Counts resources by name and state, those not shown included.

@@ -24,7 +24,7 @@ pub struct NodeStatus {
     pub since: Timestamp,
     /// Time of its newest sample, `up` series not counted.
     pub last_sample: Timestamp,
-    /// Whether somebody watches it on purpose, so that it is missed when it is silent: there is an `up` series for it.
+    /// Whether somebody watches it on purpose, so that it is missed when it is silent: an `up` series says so.
     pub configured: bool,
 }
 
@@ -76,12 +76,17 @@ impl Node {
         }
     }
 
+    /// Learns from the labels of an `up` series that the node will be missed when it is silent; one that a collector
+    /// found by itself (`discovered="local"`) may have been stopped on purpose.
+    pub(crate) fn expect(&mut self, labels: &Labels) {
+        self.configured |= labels.get("discovered") != Some("local");
+    }
+
     /// Takes in a sample of an `up` series.
     pub(crate) fn hear(&mut self, series: SeriesId, received: Timestamp, value: f64) {
         if value.is_nan() {
             return;
         }
-        self.configured = true;
         let up = value != 0.0;
         if let Some(v) = self.voices.iter_mut().find(|v| v.series == series) {
             let interval = received.seconds_since(v.received).max(0.0);
@@ -136,9 +141,12 @@ mod tests {
         (n.received, n.last) = (t(100), t(100));
         n.evaluate(t(100), patience);
         assert_eq!((n.up, n.configured), (Some(true), false));
+        n.expect(&Labels::from_pairs([("discovered", "local")]).unwrap());
         n.hear(SeriesId(1), t(110), 0.0);
         n.evaluate(t(110), patience);
-        assert_eq!((n.up, n.since, n.configured), (Some(false), t(110), true));
+        assert_eq!((n.up, n.since, n.configured), (Some(false), t(110), false));
+        n.expect(&Labels::from_pairs([("job", "j")]).unwrap());
+        assert!(n.status().configured);
         n.hear(SeriesId(2), t(120), 1.0);
         n.evaluate(t(120), patience);
         assert_eq!(n.up, Some(true), "one of two jobs sees it");

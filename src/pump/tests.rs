@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Mutex;
 
 use forewarn_ingest::edge::{EdgeConfig, Intake, Urgency};
 use forewarn_ingest::log::{EmbeddedLog, EmbeddedLogConfig};
-use forewarn_schemas::{Batch, Forecast, ForecastState, Labels, ManualClock};
+use forewarn_schemas::{Alert, Batch, Forecast, ForecastState, Labels, ManualClock};
 use forewarn_store::{LocalBlocks, StoreConfig};
 use forewarn_vfs::StdVfs;
 use prometheus::Registry;
+use tokio::sync::mpsc;
 
 use super::*;
 use crate::metrics::PumpFamilies;
@@ -18,15 +18,6 @@ const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 const STEPS: u64 = 240;
 const P0: PartitionId = PartitionId(0);
 
-#[derive(Clone, Default)]
-struct Remembered(Arc<Mutex<Vec<(Timestamp, Vec<Alert>)>>>);
-
-impl Alerts for Remembered {
-    fn reconcile(&self, _: &str, at: Timestamp, firing: Vec<Alert>) {
-        self.0.lock().unwrap().push((at, firing));
-    }
-}
-
 /// One life of the process: all of it is dropped by a crash, and only the directory stays.
 struct Life {
     pump: Pump,
@@ -34,7 +25,7 @@ struct Life {
     log: Arc<dyn Log>,
     clock: Arc<ManualClock>,
     views: Arc<Views>,
-    emitted: Remembered,
+    inputs: mpsc::Receiver<Input>,
 }
 
 impl Life {
@@ -45,11 +36,12 @@ impl Life {
             EmbeddedLog::open(vfs.clone(), &dir.join("log"), 1, EmbeddedLogConfig::default(), &registry).unwrap();
         assert_eq!(recovery.gaps.len(), 0);
         let log: Arc<dyn Log> = Arc::new(log);
-        let blocks = Arc::new(LocalBlocks::open(vfs, &dir.join("blocks")).unwrap());
+        let blocks = Arc::new(LocalBlocks::new(vfs, dir.join("blocks")));
         let store = Arc::new(Store::open(blocks, 1, StoreConfig::default(), &registry).unwrap());
         let clock = Arc::new(ManualClock::new(now));
         let edge = Arc::new(Edge::new(log.clone(), clock.clone(), EdgeConfig::default(), &registry).unwrap());
-        let (views, emitted) = (Arc::new(Views::default()), Remembered::default());
+        let views = Arc::new(Views::default());
+        let (alerts, inputs) = forewarn_alert::Handle::new();
         let pump = Pump::open(Parts {
             partition: P0,
             log: log.clone(),
@@ -58,11 +50,12 @@ impl Life {
             catalogue: Catalogue::builtin(),
             config: forewarn_analyze::AnalyzeConfig::default(),
             views: views.clone(),
-            alerts: Box::new(emitted.clone()),
+            alerts,
+            alert_metrics: forewarn_alert::Metrics::new(&registry).unwrap(),
             external_url: "http://localhost".into(),
             metrics: PumpFamilies::register(&registry).unwrap().of(P0),
         });
-        let mut life = Self { pump, edge, log, clock, views, emitted };
+        let mut life = Self { pump, edge, log, clock, views, inputs };
         life.catch_up().await;
         life
     }
@@ -92,50 +85,56 @@ impl Life {
         self.catch_up().await;
     }
 
+    /// Returns the sets of alerts that were handed to the router since the last call.
+    fn emitted(&mut self) -> Vec<Vec<Alert>> {
+        let mut out = Vec::new();
+        while let Ok(Input::Reconcile { alerts, .. }) = self.inputs.try_recv() {
+            out.push(alerts);
+        }
+        out
+    }
+
     fn processes(&self) -> Option<Forecast> {
         self.views.forecasts().iter().find(|f| f.key.resource == "processes").map(|f| Forecast::clone(f))
     }
 }
 
 /// Lives through the leak with crashes before the given polls; returns the forecasts by time, and what was emitted.
-async fn leak(crashes: &[u64]) -> (BTreeMap<Timestamp, Forecast>, Vec<(Timestamp, Vec<Alert>)>) {
+async fn leak(crashes: &[u64]) -> (BTreeMap<Timestamp, Forecast>, Vec<Vec<Alert>>) {
     let temp = tempfile::tempdir().unwrap();
     let mut life = Life::begin(temp.path(), START).await;
     let (mut seen, mut emitted) = (BTreeMap::new(), Vec::new());
     for i in 0..STEPS {
         if crashes.contains(&i) {
-            emitted.append(&mut life.emitted.0.lock().unwrap());
             drop(life);
             life = Life::begin(temp.path(), START + Duration::from_secs(10 * i)).await;
         }
         life.poll(i).await;
+        emitted.append(&mut life.emitted());
         if let Some(f) = life.processes() {
             seen.insert(f.at, f);
         }
     }
-    emitted.append(&mut life.emitted.0.lock().unwrap());
     (seen, emitted)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_in_the_middle_of_a_leak_changes_neither_the_state_nor_the_time_of_the_page() {
     let (calm, emitted) = leak(&[]).await;
-    let first_critical = calm.values().find(|f| f.state == ForecastState::Critical).expect("the leak is called");
+    let called = calm.values().find(|f| f.state == ForecastState::Critical).expect("the leak is called");
     assert!(calm.len() > 200);
     // Before, at and after the flushes (every 30 polls) and the call.
     let (crashed, emitted_too) = leak(&[1, 2, 29, 30, 31, 45, 60, 61, 100, 180, 239]).await;
-    for (at, f) in &calm {
-        if let Some(g) = crashed.get(at) {
-            assert_eq!(f, g, "at {at}");
-        }
-    }
     assert!(crashed.len() > 200, "{} of {} evaluations seen", crashed.len(), calm.len());
-    let page = |all: &[(Timestamp, Vec<Alert>)]| {
-        let critical = |a: &Alert| a.labels.get("severity") == Some("critical");
-        all.iter().find_map(|(_, firing)| firing.iter().find(|a| critical(a)).map(|a| (a.labels.clone(), a.starts_at)))
+    for (at, f) in &crashed {
+        assert_eq!(calm.get(at), Some(f), "at {at}");
+    }
+    let page = |all: &[Vec<Alert>]| {
+        let critical = |a: &&Alert| a.labels.get("severity") == Some("critical");
+        all.iter().find_map(|firing| firing.iter().find(critical)).map(|a| (a.labels.clone(), a.starts_at))
     };
     assert_eq!(page(&emitted), page(&emitted_too));
-    assert!(page(&emitted).is_some(), "paged from {} on", first_critical.at);
+    assert!(page(&emitted).is_some(), "called at {}", called.at);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,12 +144,12 @@ async fn nothing_is_emitted_while_it_catches_up_and_one_whole_set_after() {
     for i in 0..120 {
         life.poll(i).await;
     }
-    let last = life.emitted.0.lock().unwrap().last().cloned().expect("it emitted");
+    let last = life.emitted().pop().expect("it emitted");
     drop(life);
-    let life = Life::begin(temp.path(), START + Duration::from_secs(1_200)).await;
-    assert_eq!(life.emitted.0.lock().unwrap().len(), 0);
-    life.pump.emit(life.pump.received);
-    let whole = life.emitted.0.lock().unwrap();
-    let labels = |(_, firing): &(Timestamp, Vec<Alert>)| firing.iter().map(|a| a.labels.clone()).collect::<Vec<_>>();
-    assert_eq!(labels(&whole[0]), labels(&last));
+    let mut life = Life::begin(temp.path(), START + Duration::from_secs(1_200)).await;
+    assert_eq!(life.emitted(), Vec::<Vec<Alert>>::new());
+    life.pump.emit(life.pump.received).await;
+    let labels = |firing: &[Alert]| firing.iter().map(|a| a.labels.clone()).collect::<Vec<_>>();
+    assert!(!last.is_empty());
+    assert_eq!(labels(&life.emitted()[0]), labels(&last));
 }
