@@ -92,7 +92,10 @@ async fn reload(State(app): State<Arc<App>>) -> Response {
     };
     match outcome {
         Ok(()) => "reloaded\n".into_response(),
-        Err(problems) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{problems}\nthe old configuration stays in force\n")).into_response(),
+        Err(problems) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("{problems}\nthe old configuration stays in force\n"))
+                .into_response()
+        }
     }
 }
 

@@ -31,9 +31,21 @@ pub fn recovered(recovery: &Recovery, board: &Board) {
         warn!(bytes = recovery.cut_bytes, "the log's damaged tail was cut; nothing acknowledged was in it");
     }
     for (partition, gap) in &recovery.gaps {
-        warn!(partition = partition.0, from = gap.start.0, to = gap.end.0, "the log is damaged; these records are lost");
-        let message = format!("records {} to {} of partition {partition} are lost: the log was damaged on disk", gap.start, gap.end);
-        board.notice("log", &message, "check the disk (dmesg, smartctl); the damaged bytes are kept in the quarantine folder of the log");
+        warn!(
+            partition = partition.0,
+            from = gap.start.0,
+            to = gap.end.0,
+            "the log is damaged; these records are lost"
+        );
+        let message = format!(
+            "records {} to {} of partition {partition} are lost: the log was damaged on disk",
+            gap.start, gap.end
+        );
+        board.notice(
+            "log",
+            &message,
+            "check the disk (dmesg, smartctl); the damaged bytes are kept in the quarantine folder of the log",
+        );
     }
 }
 
@@ -68,7 +80,8 @@ fn text(config: &Config, url: &str, board: &Board) -> String {
         line("watching", "nothing yet".into());
     }
     for t in &watched {
-        let every = if t.collector == "beam" { config.collectors.beam.interval } else { config.collectors.host.interval };
+        let every =
+            if t.collector == "beam" { config.collectors.beam.interval } else { config.collectors.host.interval };
         line("watching", format!("{} ({}) every {}", t.node, t.collector, format_duration(every)));
     }
     if config.collectors.beam.enabled && !watched.iter().any(|t| t.collector == "beam") {
@@ -105,7 +118,9 @@ mod tests {
         });
         board.notice("beam", "a@web-1 refused the cookie", "set collectors.beam.cookie_file");
         let text = text(&Config::default(), "http://127.0.0.1:9797", &board);
-        for part in ["watching   web-1 (host) every 10s", "page       http://127.0.0.1:9797/", "could not  a@web-1 refused"] {
+        for part in
+            ["watching   web-1 (host) every 10s", "page       http://127.0.0.1:9797/", "could not  a@web-1 refused"]
+        {
             assert!(text.contains(part), "{text}");
         }
     }

@@ -159,6 +159,7 @@ impl Config {
         problems.extend(self.alerting().validate().iter().map(ToString::to_string));
         problems.extend(self.store.validate());
         problems.extend(self.collectors.host.validate());
+        problems.extend(self.collectors.beam.validate());
         let at_least = |name: &str, value: Duration, min: Duration| {
             (value < min).then(|| format!("{name} must be at least {}", forewarn_schemas::units::format_duration(min)))
         };

@@ -146,8 +146,12 @@ mod tests {
         quiet.state = ForecastState::Ok;
         forecasts.push(quiet);
         let counts = [(("disk".to_owned(), ForecastState::Ok), 10_000)].into();
-        let view =
-            View { at: Timestamp::from_secs(1), forecasts: forecasts.into_iter().map(Arc::new).collect(), counts, ..View::default() };
+        let view = View {
+            at: Timestamp::from_secs(1),
+            forecasts: forecasts.into_iter().map(Arc::new).collect(),
+            counts,
+            ..View::default()
+        };
         views.publish(PartitionId(0), view);
         let text = render(&Registry::new(), &views, 5).unwrap();
         let of = |name: &str| text.lines().filter(|l| l.starts_with(name)).count();

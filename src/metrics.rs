@@ -37,14 +37,23 @@ impl PumpFamilies {
             Ok::<_, prometheus::Error>(vec)
         };
         let evaluation = Histogram::with_opts(
-            HistogramOpts::new("forewarn_analyze_evaluation_duration_seconds", "Duration of one evaluation of a partition.")
-                .buckets(vec![0.0001, 0.001, 0.01, 0.1, 1.0, 10.0]),
+            HistogramOpts::new(
+                "forewarn_analyze_evaluation_duration_seconds",
+                "Duration of one evaluation of a partition.",
+            )
+            .buckets(vec![0.0001, 0.001, 0.01, 0.1, 1.0, 10.0]),
         )?;
         registry.register(Box::new(evaluation.clone()))?;
         Ok(Self {
             samples: counter("forewarn_pump_samples_total", "Samples taken from the log to store and analyzer.")?,
-            poison: counter("forewarn_pump_undecodable_records_total", "Records skipped because they cannot be decoded.")?,
-            flush_failures: counter("forewarn_pump_flush_failures_total", "Flushes of the head that failed and are tried again.")?,
+            poison: counter(
+                "forewarn_pump_undecodable_records_total",
+                "Records skipped because they cannot be decoded.",
+            )?,
+            flush_failures: counter(
+                "forewarn_pump_flush_failures_total",
+                "Flushes of the head that failed and are tried again.",
+            )?,
             evaluation,
         })
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use forewarn_alert::{AlertConfig, EmbeddedStateLog, Handle, Input, Metrics, Receivers, Router, RouterConfig};
 use forewarn_analyze::{AnalyzeConfig, Catalogue};
+use forewarn_ingest::clock::SystemClock;
 use forewarn_ingest::edge::Edge;
 use forewarn_ingest::log::{EmbeddedLog, EmbeddedLogConfig, Log, Recovery};
 use forewarn_schemas::{Clock, PartitionId};
@@ -64,21 +65,26 @@ impl Pipeline {
     pub async fn open(
         config: &Config,
         data: DataDir,
-        clock: Arc<dyn Clock>,
+        system_clock: Arc<SystemClock>,
         registry: &Registry,
         external_url: &str,
         fatal: CancellationToken,
     ) -> anyhow::Result<Self> {
         let vfs: Arc<dyn Vfs> = Arc::new(StdVfs);
+        let clock: Arc<dyn Clock> = system_clock.clone();
         let partitions = data.partitions();
         let (log, recovery) =
             EmbeddedLog::open(vfs.clone(), &data.log(), partitions, EmbeddedLogConfig::default(), registry)
                 .with_context(|| format!("the log in {} cannot be opened", data.log().display()))?;
-        let log: Arc<dyn Log> = Arc::new(log);
         let blocks = Arc::new(LocalBlocks::new(vfs, data.blocks()));
         let store = Store::open(blocks, partitions, config.store.clone(), registry)
             .with_context(|| format!("the history in {} cannot be opened", data.blocks().display()))?;
         let store = Arc::new(store);
+        for p in (0..partitions).map(PartitionId) {
+            // Only a log that was deleted by hand is behind the manifest: offsets must not be given again.
+            log.advance(p, store.checkpoint(p)).await?;
+        }
+        let log: Arc<dyn Log> = Arc::new(log);
         let state = EmbeddedStateLog::open(&data.state())
             .with_context(|| format!("the router's state in {} cannot be opened", data.state().display()))?;
         let alert_metrics = Metrics::new(registry)?;
@@ -86,14 +92,16 @@ impl Pipeline {
         let router = Router::open(rules, Arc::new(state), alert_metrics.clone(), clock.now())
             .context("the alert router cannot be opened")?;
         let edge = Arc::new(Edge::new(log.clone(), clock.clone(), config.edge.clone(), registry)?);
+        if let Some(last) = edge.resume().await.context("the log cannot be read")? {
+            system_clock.not_before(last);
+        }
         let catalogue = catalogue(config)?;
         let views = Arc::new(Views::default());
         let families = PumpFamilies::register(registry)?;
 
         let stop_router = CancellationToken::new();
         let (alerts, inputs) = Handle::new();
-        let router =
-            tokio::spawn(forewarn_alert::run(router, receivers, inputs, clock.clone(), stop_router.clone()));
+        let router = tokio::spawn(forewarn_alert::run(router, receivers, inputs, clock.clone(), stop_router.clone()));
         let stop_pumps = CancellationToken::new();
         let (mut pumps, mut caught_up) = (Vec::new(), Vec::new());
         for p in (0..partitions).map(PartitionId) {
@@ -133,11 +141,14 @@ impl Pipeline {
         })
     }
 
-    /// Returns once every partition has taken what was in the log at the start.
-    pub async fn caught_up(&self) {
-        for watch in &self.caught_up {
-            // An error means that the pump is gone, which `fatal` has told already.
-            let _ = watch.clone().wait_for(|done| *done).await;
+    /// Resolves once every partition has taken what was in the log at the start.
+    pub fn caught_up(&self) -> impl Future<Output = ()> + Send + 'static {
+        let watches = self.caught_up.clone();
+        async move {
+            for mut watch in watches {
+                // An error means that the pump is gone, which `fatal` has told already.
+                let _ = watch.wait_for(|done| *done).await;
+            }
         }
     }
 

@@ -94,7 +94,9 @@ impl Pump {
         let next = parts.store.checkpoint(p);
         let restored = parts.store.snapshot(p).and_then(|bytes| {
             restore(&parts.catalogue, &parts.config, &bytes)
-                .inspect_err(|e| warn!(partition = p.0, error = %e, "forecast state is not readable; it is learnt anew"))
+                .inspect_err(
+                    |e| warn!(partition = p.0, error = %e, "forecast state is not readable; it is learnt anew"),
+                )
                 .ok()
         });
         let fresh = || (Analyzer::new(parts.catalogue.clone(), parts.config.clone()), Timestamp::MIN, Timestamp::MIN);
@@ -208,7 +210,8 @@ impl Pump {
             let down = n.up == Some(false) && at.since(n.since) >= NODE_DOWN_AFTER;
             down.then(|| rules::node_down_alert(&n.node, &n.family, n.since, n.configured, external_url))
         }));
-        let sources = forecasts.iter().filter_map(|f| Some((f.key.clone(), self.analyzer.series_of(&f.key)?))).collect();
+        let sources =
+            forecasts.iter().filter_map(|f| Some((f.key.clone(), self.analyzer.series_of(&f.key)?))).collect();
         self.parts.views.publish(*partition, View { at, forecasts, counts: self.analyzer.counts(), sources });
         let input = Input::Reconcile { scope: format!("p{partition}"), alerts: said.alerts, held: said.held };
         // A router that has stopped is a shutdown; the next start reconciles again.

@@ -102,7 +102,8 @@ async fn from_server(args: &QueryArgs) -> anyhow::Result<Body> {
 }
 
 fn failure(status: u16, text: &str) -> String {
-    let error = serde_json::from_str::<serde_json::Value>(text).ok().and_then(|v| v["error"].as_str().map(str::to_owned));
+    let error =
+        serde_json::from_str::<serde_json::Value>(text).ok().and_then(|v| v["error"].as_str().map(str::to_owned));
     error.unwrap_or_else(|| format!("the server answered {status}: {}", text.trim()))
 }
 

@@ -63,9 +63,13 @@ pub fn run(
 fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(listen).map_err(|e| match e.kind() {
         std::io::ErrorKind::AddrInUse => {
-            anyhow::anyhow!("{listen} is in use: stop what listens there (another forewarn?) or choose another with --listen")
+            anyhow::anyhow!(
+                "{listen} is in use: stop what listens there (another forewarn?) or choose another with --listen"
+            )
         }
-        std::io::ErrorKind::AddrNotAvailable => anyhow::anyhow!("{listen} is not an address of this machine: choose another with --listen"),
+        std::io::ErrorKind::AddrNotAvailable => {
+            anyhow::anyhow!("{listen} is not an address of this machine: choose another with --listen")
+        }
         _ => anyhow::anyhow!("cannot listen on {listen}: {e}"),
     })?;
     listener.set_nonblocking(true)?;
@@ -99,7 +103,7 @@ async fn serve(
     let clock: Arc<dyn Clock> = system_clock.clone();
     let health = Health::register(&registry, clock.now())?;
     let (collect, fatal) = (CancellationToken::new(), CancellationToken::new());
-    let pipeline = Pipeline::open(&config, data, clock.clone(), &registry, &url, fatal.clone()).await?;
+    let pipeline = Pipeline::open(&config, data, system_clock.clone(), &registry, &url, fatal.clone()).await?;
     let board = Arc::new(Board::default());
     banner::recovered(&pipeline.recovery, &board);
 
@@ -127,10 +131,22 @@ async fn serve(
     let tasks = TaskTracker::new();
     let intake = pipeline.edge.clone();
     if config.collectors.host.enabled {
-        tasks.spawn(host::run(config.collectors.host.clone(), intake.clone(), clock.clone(), board.clone(), collect.clone()));
+        tasks.spawn(host::run(
+            config.collectors.host.clone(),
+            intake.clone(),
+            clock.clone(),
+            board.clone(),
+            collect.clone(),
+        ));
     }
     if config.collectors.beam.enabled {
-        tasks.spawn(beam::run(config.collectors.beam.clone(), intake.clone(), clock.clone(), board.clone(), collect.clone()));
+        tasks.spawn(beam::run(
+            config.collectors.beam.clone(),
+            intake.clone(),
+            clock.clone(),
+            board.clone(),
+            collect.clone(),
+        ));
     }
     tasks.spawn(tick(intake, config.forecast.step, collect.clone()));
     tasks.spawn(keep_house(pipeline.store.clone(), system_clock, health, board.clone(), collect.clone()));
@@ -227,7 +243,10 @@ async fn tick(edge: Arc<Edge>, step: Duration, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = interval.tick() => edge.tick().await,
+            _ = interval.tick() => {}
+        }
+        if let Err(e) = edge.tick().await {
+            warn!(error = %e, "time does not move on behind the log");
         }
     }
 }
@@ -247,11 +266,18 @@ async fn keep_house(
             () = stop.cancelled() => return,
             _ = interval.tick() => {}
         }
-        if let Some(step) = clock.take_step() {
-            warn!(seconds = step.seconds, "the wall clock stepped; forewarn keeps its own steady time and approaches it");
-            board.notice("clock", "the wall clock stepped", "check time synchronisation (chronyc tracking); samples keep steady times");
+        for step in clock.take_steps() {
+            warn!(
+                seconds = step.seconds,
+                "the wall clock stepped; forewarn keeps its own steady time and approaches it"
+            );
+            board.notice(
+                "clock",
+                "the wall clock stepped",
+                "check time synchronisation (chronyc tracking); samples keep steady times",
+            );
         }
-        health.clock_offset.set(clock.offset().as_secs() as i64);
+        health.clock_offset.set(clock.offset() as i64);
         let (store_now, now) = (store.clone(), clock.now());
         match tokio::task::spawn_blocking(move || store_now.retain(now)).await {
             Ok(Ok(_)) => {}
@@ -259,8 +285,10 @@ async fn keep_house(
             Err(e) => warn!(error = %e, "retention ended badly"),
         }
         for problem in store.problems() {
-            if board.notice("store", &problem.to_string(), "the rest of the history answers; restore the block from a copy if it matters") {
-                error!(%problem, "part of the history is damaged");
+            let message = format!("part of the history is damaged: {}: {}", problem.object, problem.what);
+            if board.notice("store", &message, "the rest of the history answers; restore it from a copy if it matters")
+            {
+                error!("{message}");
             }
         }
     }
@@ -277,7 +305,8 @@ impl Health {
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
-        gauge("forewarn_start_time_seconds", "When this process started, in seconds since the epoch.")?.set(now.as_millis() / 1000);
+        gauge("forewarn_start_time_seconds", "When this process started, in seconds since the epoch.")?
+            .set(now.as_millis() / 1000);
         let clock_offset = gauge("forewarn_clock_offset_seconds", "The wall clock minus forewarn's steady clock.")?;
         Ok(Self { clock_offset })
     }

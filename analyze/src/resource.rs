@@ -429,8 +429,7 @@ impl Resource {
         let ratio = ratio(entry, &self.cells, cells, limit, used);
         let view = limit.map(|l| ClimbView::new(&self.screen, entry, sign(entry) * l, ratio));
         let outlook = self.outlook.as_deref();
-        let mixture =
-            outlook.zip(view.as_ref()).map(|(o, v)| o.mix(shown.at, v.reach, self.stretch(o, shown.at)));
+        let mixture = outlook.zip(view.as_ref()).map(|(o, v)| o.mix(shown.at, v.reach, self.stretch(o, shown.at)));
         let exhausted = shown.state == ForecastState::Exhausted;
         let (time_to_exhaustion, probability) = match &mixture {
             _ if exhausted => {

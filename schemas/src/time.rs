@@ -42,7 +42,7 @@ impl Timestamp {
     /// Returns the latest multiple of `step` that is not after `self`; `step` is at least 1 ms.
     pub fn align_down(self, step: Duration) -> Self {
         let step = (step.as_millis() as i64).max(1);
-        Self(self.0.div_euclid(step) * step)
+        Self(self.0.div_euclid(step).saturating_mul(step))
     }
 
     /// Returns the time from `earlier` to `self`, zero when `earlier` is later.
@@ -169,5 +169,6 @@ mod tests {
         assert_eq!(Timestamp::parse_rfc3339("1970-01-01T00:00:01Z"), Some(Timestamp::from_secs(1)));
         assert!(Timestamp::MAX.rfc3339().starts_with("9987"));
         assert_eq!(Timestamp::MAX + Duration::MAX, Timestamp::MAX);
+        assert_eq!(Timestamp::MIN.align_down(Duration::from_secs(7)), Timestamp::MIN);
     }
 }

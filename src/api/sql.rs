@@ -2,7 +2,9 @@
 //! produced batch by batch, so a large one is never held in memory. It ends when the client leaves.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float32Type, Float64Type, Int32Type, Int64Type, Schema, SchemaRef, UInt32Type, UInt64Type};
+use arrow::datatypes::{
+    DataType, Float32Type, Float64Type, Int32Type, Int64Type, Schema, SchemaRef, UInt32Type, UInt64Type,
+};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -98,7 +100,9 @@ fn json_stream(
         }
     });
     // Whether the rows ended well is known only when they have ended, so the end is decided by the last piece.
-    let pieces = stream::once(async move { Bytes::from(head) }).chain(rows).chain(stream::once(async { Bytes::from("]},\"status\":\"success\"}") }));
+    let pieces = stream::once(async move { Bytes::from(head) })
+        .chain(rows)
+        .chain(stream::once(async { Bytes::from("]},\"status\":\"success\"}") }));
     pieces
         .scan(false, |ended, piece| {
             let failed_before = *ended;
@@ -240,7 +244,10 @@ mod tests {
     async fn csv_quotes_and_arrow_reads_back() {
         let b = batch();
         let out = text(csv_stream(&b.schema(), stream::iter([Ok(b.clone())]))).await;
-        assert_eq!(out, "ts,metric,value\r\n1970-01-01T00:00:00Z,\"a,\"\"b\"\"\",NaN\r\n1970-01-01T00:00:01.500Z,,2.5\r\n");
+        assert_eq!(
+            out,
+            "ts,metric,value\r\n1970-01-01T00:00:00Z,\"a,\"\"b\"\"\",NaN\r\n1970-01-01T00:00:01.500Z,,2.5\r\n"
+        );
         let pieces: Vec<Bytes> = arrow_stream(&b.schema(), stream::iter([Ok(b)])).try_collect().await.unwrap();
         let bytes = pieces.concat();
         let read = arrow::ipc::reader::StreamReader::try_new(bytes.as_slice(), None).unwrap();

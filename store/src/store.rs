@@ -176,7 +176,12 @@ impl Store {
     /// each exactly once, with the columns asked for.
     ///
     /// Call it within a Tokio runtime; the work is done on its blocking threads and ends when the stream is dropped.
-    pub fn select(&self, matchers: &[Matcher], range: TimeRange, columns: &[SampleColumn]) -> SendableRecordBatchStream {
+    pub fn select(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        columns: &[SampleColumn],
+    ) -> SendableRecordBatchStream {
         let views: Vec<View> =
             self.0.partitions.iter().map(|p| p.view(|index| index.select(matchers), range)).collect();
         scan::stream(views, range, columns.to_vec())

@@ -227,9 +227,8 @@ impl World {
                 ["run", time] => drop(self.run(seconds(time), &line, |_| false)),
                 ["until", key, state, "within", time] => {
                     let key = (*key).to_owned();
-                    let reached = self.run(seconds(time), &line, |w| {
-                        w.forecast(&key).is_some_and(|f| f.state.as_str() == *state)
-                    });
+                    let reached = self
+                        .run(seconds(time), &line, |w| w.forecast(&key).is_some_and(|f| f.state.as_str() == *state));
                     let took = Duration::from_secs((self.now - begin) as u64) - elapsed;
                     assert!(reached, "{line}: {:?}", self.forecast(&key).map(|f| &f.sentence));
                     println!("{name}: {text}: took {took:?}: {}", self.forecast(&key).expect("reached").sentence);

@@ -251,7 +251,8 @@ mod tests {
     #[test]
     fn reads_answers_about_processes() {
         let pair = |k: &str, v| Term::Tuple(vec![Term::atom(k), v]);
-        let named = Term::List(vec![pair("message_queue_len", Term::Int(7)), pair("registered_name", Term::atom("kernel"))]);
+        let named =
+            Term::List(vec![pair("message_queue_len", Term::Int(7)), pair("registered_name", Term::atom("kernel"))]);
         assert_eq!(watched(&Term::Int(1), &named).unwrap().name.as_deref(), Some("kernel"));
         let nameless =
             Term::List(vec![pair("message_queue_len", Term::Int(7)), pair("registered_name", Term::List(vec![]))]);

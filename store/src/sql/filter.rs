@@ -54,9 +54,10 @@ pub(super) fn of_series(expr: &Expr) -> bool {
 
 /// Returns the range of all bounds on `ts` among the filters.
 pub(super) fn time_range(filters: &[Expr]) -> TimeRange {
-    filters.iter().filter_map(time_bounds).fold(TimeRange::ALL, |a, b| {
-        TimeRange::new(a.start.max(b.start), a.end.min(b.end))
-    })
+    filters
+        .iter()
+        .filter_map(time_bounds)
+        .fold(TimeRange::ALL, |a, b| TimeRange::new(a.start.max(b.start), a.end.min(b.end)))
 }
 
 /// Returns the range that a filter on `ts` alone leaves.
@@ -72,7 +73,9 @@ fn time_bounds(expr: &Expr) -> Option<TimeRange> {
             _ => None,
         },
         Expr::Between(b) if !b.negated && is_ts(&b.expr) => {
-            let (Expr::Literal(low, _), Expr::Literal(high, _)) = (b.low.as_ref(), b.high.as_ref()) else { return None };
+            let (Expr::Literal(low, _), Expr::Literal(high, _)) = (b.low.as_ref(), b.high.as_ref()) else {
+                return None;
+            };
             let (low, high) = (bound(Operator::GtEq, low)?, bound(Operator::LtEq, high)?);
             Some(TimeRange::new(low.start, high.end))
         }
@@ -185,7 +188,9 @@ impl SeriesFilter {
 fn term(expr: &Expr) -> Option<(Key, Vec<String>)> {
     let (key, values) = match expr {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (left.as_ref(), right.as_ref()) {
-            (Expr::Literal(v, _), column) | (column, Expr::Literal(v, _)) => (key(column)?, vec![text_of(v)?.to_owned()]),
+            (Expr::Literal(v, _), column) | (column, Expr::Literal(v, _)) => {
+                (key(column)?, vec![text_of(v)?.to_owned()])
+            }
             _ => return None,
         },
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
