@@ -61,9 +61,5 @@ fn check_path(path: &str) -> Result<(), StoreError> {
     let plain = |c: &str| {
         !c.is_empty() && c != "." && c != ".." && c.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
     };
-    if path.split('/').all(plain) && !path.ends_with(PARTIAL) {
-        Ok(())
-    } else {
-        Err(StoreError::Path(path.into()))
-    }
+    if path.split('/').all(plain) && !path.ends_with(PARTIAL) { Ok(()) } else { Err(StoreError::Path(path.into())) }
 }

@@ -134,7 +134,8 @@ impl Partition {
             metrics.duplicates_same.inc_by(dropped.same);
             metrics.duplicates_other.inc_by(dropped.other);
             // As the encoding of a record estimates its rows.
-            let rows = batch.series.iter().map(|s| 32 + s.labels.text_bytes() + 24 * s.labels.len() + 16 * s.samples.len());
+            let rows =
+                batch.series.iter().map(|s| 32 + s.labels.text_bytes() + 24 * s.labels.len() + 16 * s.samples.len());
             state.head_bytes += rows.sum::<usize>() as u64;
         } else {
             metrics.control_records.inc();

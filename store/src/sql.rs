@@ -66,8 +66,7 @@ impl Engine {
             .build_arc()?;
         let state = SessionStateBuilder::new_from_existing(base).with_runtime_env(runtime).build();
         let context = SessionContext::new_with_state(state);
-        let only_questions =
-            SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        let only_questions = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         context.sql_with_options(text, only_questions).await?.execute_stream().await
     }
 }

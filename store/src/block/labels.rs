@@ -4,9 +4,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, AsArray, MapArray, RecordBatch, StringArray, StringBuilder, StructArray, UInt32Array,
-};
+use arrow::array::{ArrayRef, AsArray, MapArray, RecordBatch, StringArray, StringBuilder, StructArray, UInt32Array};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, UInt32Type};
 use bytes::Bytes;

@@ -83,7 +83,11 @@ impl OpenBlock {
         let directory = Directory::decode(series).map_err(|why| StoreError::damaged(&series_path, why))?;
         let rows: i64 = metadata.metadata().row_groups().iter().map(|g| g.num_rows()).sum();
         if directory.starts.last().copied() != u64::try_from(rows).ok() || directory.rows() != meta.samples {
-            return Err(bad(&format!("{rows} rows, {} in the directory, {} in the manifest", directory.rows(), meta.samples)));
+            return Err(bad(&format!(
+                "{rows} rows, {} in the directory, {} in the manifest",
+                directory.rows(),
+                meta.samples
+            )));
         }
         Ok(Self { file, metadata, directory })
     }

@@ -243,7 +243,8 @@ impl Chain {
         for object in self.blocks.list(&dir)? {
             let path = &object.path;
             let kept = needed.contains(path) || Delta::seq_of(path).is_some_and(|seq| seq >= self.full_seq);
-            let ours = ["manifest", "blocks", "series", "snapshot"].iter().any(|k| path.starts_with(&format!("{dir}/{k}/")));
+            let ours =
+                ["manifest", "blocks", "series", "snapshot"].iter().any(|k| path.starts_with(&format!("{dir}/{k}/")));
             if ours && !kept {
                 self.blocks.delete(path)?;
                 removed += 1;

@@ -228,7 +228,9 @@ impl Partition {
                 return true;
             }
             let blocks = &self.shared.blocks;
-            let gone = blocks.delete(&block.meta.samples_path(self.id)).and_then(|()| blocks.delete(&block.meta.series_path(self.id)));
+            let gone = blocks
+                .delete(&block.meta.samples_path(self.id))
+                .and_then(|()| blocks.delete(&block.meta.series_path(self.id)));
             match gone {
                 Ok(()) => false,
                 Err(e) => {

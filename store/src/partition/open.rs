@@ -87,7 +87,8 @@ fn load_labels(
     for part in &chain.series {
         let object = &part.object;
         let content = object.sum.read(shared.blocks.as_ref(), &object.path);
-        let series = content.and_then(|bytes| decode_series(bytes).map_err(|why| StoreError::damaged(&object.path, why)));
+        let series =
+            content.and_then(|bytes| decode_series(bytes).map_err(|why| StoreError::damaged(&object.path, why)));
         match series {
             Ok(series) => series.into_iter().for_each(|(id, labels)| index.restore(id, labels)),
             Err(e @ (StoreError::Damaged { .. } | StoreError::NotFound(_))) => {

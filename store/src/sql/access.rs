@@ -11,11 +11,7 @@ use datafusion::scalar::ScalarValue;
 pub(super) struct LabelAccess;
 
 impl ExprPlanner for LabelAccess {
-    fn plan_field_access(
-        &self,
-        raw: RawFieldAccessExpr,
-        _: &DFSchema,
-    ) -> Result<PlannerResult<RawFieldAccessExpr>> {
+    fn plan_field_access(&self, raw: RawFieldAccessExpr, _: &DFSchema) -> Result<PlannerResult<RawFieldAccessExpr>> {
         match raw.field_access {
             GetFieldAccess::NamedStructField { name } => {
                 Ok(PlannerResult::Planned(get_field().call(vec![raw.expr, lit(name)])))

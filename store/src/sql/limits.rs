@@ -88,7 +88,10 @@ fn plain_schema(schema: &SchemaRef) -> SchemaRef {
         DataType::BinaryView => Arc::new(f.as_ref().clone().with_data_type(DataType::Binary)),
         _ => Arc::clone(f),
     };
-    Arc::new(Schema::new_with_metadata(schema.fields().iter().map(plain).collect::<Vec<_>>(), schema.metadata().clone()))
+    Arc::new(Schema::new_with_metadata(
+        schema.fields().iter().map(plain).collect::<Vec<_>>(),
+        schema.metadata().clone(),
+    ))
 }
 
 fn plain(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, DataFusionError> {

@@ -63,5 +63,8 @@ fn readers_see_a_whole_prefix_at_every_moment() {
         });
     });
     store.flush(P0, None).unwrap();
-    assert_eq!(query(&store, "SELECT count(*), sum(value) FROM samples"), [format!("{}|{:?}", 3 * RECORDS, (3 * RECORDS * (RECORDS - 1) / 2) as f64)]);
+    assert_eq!(
+        query(&store, "SELECT count(*), sum(value) FROM samples"),
+        [format!("{}|{:?}", 3 * RECORDS, (3 * RECORDS * (RECORDS - 1) / 2) as f64)]
+    );
 }

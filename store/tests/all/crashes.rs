@@ -60,7 +60,11 @@ fn every_sample_is_there_once_after_a_crash_anywhere() {
     let store = open_on(&whole).unwrap();
     run(&store, &records, false);
     let expected = everything(&store);
-    let first = { let vfs = SimVfs::new(); open_on(&vfs).unwrap(); vfs.ops() };
+    let first = {
+        let vfs = SimVfs::new();
+        open_on(&vfs).unwrap();
+        vfs.ops()
+    };
     assert!(whole.ops() > first + 40, "the script does nothing");
     let mut seen = 0;
     for n in 0..=whole.ops() {

@@ -83,7 +83,10 @@ fn a_store_of_format_1_still_opens() {
     let store = open_with(on(dir.path()), 2, StoreConfig::default()).unwrap();
     assert_eq!(rows(&store).join("\n") + "\n", expected);
     assert_eq!(
-        query(&store, "SELECT node, count(*), sum(value) FROM samples WHERE labels['mount'] = '/var' GROUP BY 1 ORDER BY 1"),
+        query(
+            &store,
+            "SELECT node, count(*), sum(value) FROM samples WHERE labels['mount'] = '/var' GROUP BY 1 ORDER BY 1"
+        ),
         ["n0@host|18|1845.0", "n1@host|18|1845.0"]
     );
 }

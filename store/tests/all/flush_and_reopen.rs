@@ -13,7 +13,8 @@ fn a_flush_is_the_checkpoint_and_ids_and_samples_outlive_a_restart() {
     let blocks = MemoryBlocks::new();
     let store = open(Arc::new(blocks.clone()));
     let (a, b) = (labels("m", "a"), labels("m", "b"));
-    let ids = store.append(P0, Offset(0), &record(1, &[(a.clone(), &[(10, 1.0)]), (b.clone(), &[(10, 0.25)])])).unwrap();
+    let ids =
+        store.append(P0, Offset(0), &record(1, &[(a.clone(), &[(10, 1.0)]), (b.clone(), &[(10, 0.25)])])).unwrap();
     assert_eq!(ids, [SeriesId(0), SeriesId(1)]);
     append(&store, 4, &record(2, &[(b.clone(), &[(20, STALE_NAN)]), (a.clone(), &[(20, f64::NAN)])]));
     assert_eq!((store.checkpoint(P0), store.snapshot(P0)), (Offset(0), None));
@@ -51,7 +52,7 @@ fn the_lower_offset_wins_in_head_block_and_between() {
     append(&store, 0, &record(1, &[(a.clone(), &[(10, 1.0), (20, 1.0)])]));
     append(&store, 1, &record(1, &[(a.clone(), &[(10, 2.0), (5, 2.0)])]));
     store.flush(P0, None).unwrap();
-    append(&store, 2, &record(1, &[(a.clone(), &[(20, 3.0), (30, 3.0)])]));
+    append(&store, 2, &record(1, &[(a, &[(20, 3.0), (30, 3.0)])]));
     let expected = [sample(5, 2.0), sample(10, 1.0), sample(20, 1.0), sample(30, 3.0)];
     assert_eq!(store.history(P0, SeriesId(0), TimeRange::ALL).unwrap(), expected);
     store.flush(P0, None).unwrap();
@@ -101,7 +102,8 @@ fn one_block_per_span_and_a_bounded_number_of_them() {
     append(&store, 0, &record(1, &[(a.clone(), &[(-1, 0.0), (0, 1.0), (2 * hour - 1, 2.0), (2 * hour, 3.0)])]));
     store.flush(P0, None).unwrap();
     assert_eq!(store.stats()[0].blocks, 3);
-    let scattered: Vec<(i64, f64)> = (1..3000).map(|i| (i * 50 * hour, i as f64)).chain([(i64::MIN, 0.0), (i64::MAX, 0.0)]).collect();
+    let scattered: Vec<(i64, f64)> =
+        (1..3000).map(|i| (i * 50 * hour, i as f64)).chain([(i64::MIN, 0.0), (i64::MAX, 0.0)]).collect();
     append(&store, 1, &record(1, &[(a, &scattered)]));
     let before = everything(&store);
     store.flush(P0, None).unwrap();

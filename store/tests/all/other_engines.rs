@@ -14,7 +14,8 @@ use crate::support::*;
 
 #[test]
 fn pyarrow_and_duckdb_restore_every_value() {
-    let there = Command::new("python3").args(["-c", "import pyarrow, duckdb"]).output().is_ok_and(|o| o.status.success());
+    let there =
+        Command::new("python3").args(["-c", "import pyarrow, duckdb"]).output().is_ok_and(|o| o.status.success());
     if !there {
         let required = std::env::var("FOREWARN_TEST_REQUIRE").unwrap_or_default();
         assert!(!required.contains("pyarrow"), "python3 with pyarrow and duckdb is required and not there");
@@ -24,14 +25,18 @@ fn pyarrow_and_duckdb_restore_every_value() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(Arc::new(LocalBlocks::new(Arc::new(StdVfs), dir.path())));
     let base = 1_700_000_000_000i64;
-    let specials = [STALE_NAN, f64::NAN, f64::INFINITY, -0.0, f64::MIN_POSITIVE, 5e-324, f64::from_bits(0x7ff8_dead_beef_0001)];
+    let specials =
+        [STALE_NAN, f64::NAN, f64::INFINITY, -0.0, f64::MIN_POSITIVE, 5e-324, f64::from_bits(0x7ff8_dead_beef_0001)];
     let make: [(&str, Box<dyn Fn(i64) -> f64>); 6] = [
         ("integers", Box::new(|i| (1_000_000 + i * 37 % 101) as f64)),
         ("large", Box::new(|i| (1i64 << 55) as f64 + (i * 64) as f64)),
         ("cents", Box::new(|i| (i * 7919 - 3_000_000) as f64 / 100.0)),
         ("micro", Box::new(|i| (i * 104_729) as f64 / 1e6)),
         ("floats", Box::new(|i| (i as f64 * 0.1).sin())),
-        ("specials", Box::new(move |i| if i % 3 == 0 { specials[i as usize / 3 % specials.len()] } else { i as f64 / 10.0 })),
+        (
+            "specials",
+            Box::new(move |i| if i % 3 == 0 { specials[i as usize / 3 % specials.len()] } else { i as f64 / 10.0 }),
+        ),
     ];
     let mut expected = Vec::new();
     let mut all = Vec::new();

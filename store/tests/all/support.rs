@@ -39,7 +39,11 @@ pub(crate) fn record(received_at: i64, series: &[(Labels, &[(i64, f64)])]) -> Re
     Record { received_at: ms(received_at), source: "test".into(), body }
 }
 
-pub(crate) fn open_with(blocks: Arc<dyn BlockStore>, partitions: u32, config: StoreConfig) -> Result<Store, StoreError> {
+pub(crate) fn open_with(
+    blocks: Arc<dyn BlockStore>,
+    partitions: u32,
+    config: StoreConfig,
+) -> Result<Store, StoreError> {
     Store::open(blocks, partitions, config, &Registry::new())
 }
 
