@@ -102,6 +102,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    #[expect(clippy::needless_pass_by_value, reason = "errors and messages alike, made on the spot")]
     pub(crate) fn damaged(what: impl Into<String>, why: impl ToString) -> Self {
         Self::Damaged { what: what.into(), why: why.to_string() }
     }

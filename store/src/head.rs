@@ -141,9 +141,10 @@ mod tests {
         head.append([(id, [s(5, 0.5), s(20, 9.0), s(10, 1.0)].as_slice())].into_iter());
         let mut dropped = Duplicates::default();
         let column = head.sorted(id, &mut dropped);
-        assert_eq!(column.clone().into_samples(), [s(5, 0.5), s(10, 1.0), s(20, STALE_NAN)]);
+        let expected = [s(5, 0.5), s(10, 1.0), s(20, STALE_NAN)];
+        assert_eq!(column.into_samples(), expected);
         assert_eq!(dropped, Duplicates { same: 1, other: 1 });
-        assert_eq!(head.column(id, TimeRange::ALL), column);
+        assert_eq!(head.column(id, TimeRange::ALL).into_samples(), expected);
         assert_eq!(head.span(id), Some((5, 20)));
         assert!(head.column(SeriesId(0), TimeRange::ALL).is_empty());
         assert!(!head.overlaps(TimeRange::new(Timestamp::from_millis(21), Timestamp::MAX)));

@@ -205,7 +205,8 @@ mod tests {
 
     fn matcher() -> impl Strategy<Value = Matcher> {
         let op = prop::sample::select(vec![MatchOp::Equal, MatchOp::NotEqual, MatchOp::Regex, MatchOp::NotRegex]);
-        ("[abcd]", op, "[xyz]?|x|y|[x-y]|.*|.+").prop_map(|(n, op, v)| Matcher::new(&n, op, &v).unwrap())
+        let value = prop::sample::select(vec!["", "x", "y", "z", "x|y", "[y-z]?", ".*", ".+", "(x|)", "q"]);
+        ("[abcd]", op, value).prop_map(|(n, op, v)| Matcher::new(&n, op, v).unwrap())
     }
 
     proptest! {

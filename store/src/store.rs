@@ -52,11 +52,12 @@ impl Store {
         if let Some(layout) = &found
             && layout.partitions != partitions
         {
-            let count = |n: u32| format!("{n} partitions");
-            return Err(StoreError::Layout { found: count(layout.partitions), wanted: count(partitions) });
+            let found = format!("{} partitions", layout.partitions);
+            return Err(StoreError::Layout { found, wanted: partitions.to_string() });
         }
         let metrics = Metrics::register(registry, partitions)?;
-        let store = Self::load(Shared::new(Arc::clone(&blocks), config, metrics, false), partitions)?;
+        let store = Self::load(Shared::new(blocks, config, metrics, false), partitions)?;
+        let blocks = &store.0.shared.blocks;
         if found.is_none() {
             if let Some(stray) = blocks.list("")?.iter().find(|o| o.path.contains("/manifest/")) {
                 return Err(StoreError::damaged("store.json", format!("missing, but there is {}", stray.path)));

@@ -227,3 +227,66 @@ fn key(expr: &Expr) -> Option<Key> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::logical_expr::{cast, col, lit};
+
+    fn ns(n: i64) -> Expr {
+        lit(ScalarValue::TimestampNanosecond(Some(n), Some("+00:00".into())))
+    }
+
+    fn ms(n: i64) -> Expr {
+        lit(ScalarValue::TimestampMillisecond(Some(n), Some("+00:00".into())))
+    }
+
+    fn millis(e: &Expr) -> Option<(i64, i64)> {
+        time_bounds(e).map(|r| (r.start.as_millis(), r.end.as_millis()))
+    }
+
+    #[test]
+    fn bounds_on_time_are_exact_to_the_millisecond() {
+        const MIN: i64 = i64::MIN;
+        const MAX: i64 = i64::MAX;
+        assert_eq!(millis(&col("ts").gt_eq(ms(5))), Some((5, MAX)));
+        assert_eq!(millis(&ms(5).lt(col("ts"))), Some((6, MAX)));
+        assert_eq!(millis(&col("ts").lt(ns(5_000_001))), Some((MIN, 6)));
+        assert_eq!(millis(&col("ts").lt_eq(ns(5_999_999))), Some((MIN, 6)));
+        assert_eq!(millis(&col("ts").gt(ns(-1))), Some((0, MAX)));
+        assert_eq!(millis(&col("ts").gt_eq(ns(-1))), Some((0, MAX)));
+        assert_eq!(millis(&col("ts").eq(ns(5_000_001))), Some((6, 6)));
+        assert_eq!(millis(&col("ts").between(ms(3), ms(4))), Some((3, 5)));
+        assert_eq!(millis(&col("ts").gt(ms(3)).and(col("ts").lt(ms(9)))), Some((4, 9)));
+        let finer = DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into()));
+        assert_eq!(millis(&cast(col("ts"), finer).gt_eq(ns(1))), Some((1, MAX)));
+        let coarser = DataType::Timestamp(TimeUnit::Second, Some("+00:00".into()));
+        for other in [
+            cast(col("ts"), coarser).gt_eq(ms(1)),
+            col("ts").not_eq(ms(1)),
+            col("ts").gt(ms(1)).or(col("ts").lt(ms(0))),
+            col("value").gt(ms(1)),
+            col("ts").not_between(ms(1), ms(2)),
+            col("ts").lt_eq(ms(MAX)),
+        ] {
+            assert_eq!(millis(&other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_follows_from_the_labels_is_told_from_the_rest() {
+        assert!(of_series(&col("metric").eq(lit("m")).or(col("node").like(lit("n%")))));
+        assert!(!of_series(&col("metric").eq(lit("m")).and(col("value").gt(lit(1)))));
+        assert!(!of_series(&lit(true)));
+        assert_eq!(term(&col("node").in_list(vec![lit("a"), lit("b")], false)).unwrap().1, ["a", "b"]);
+        assert_eq!(term(&col("node").eq(lit("a")).or(lit("b").eq(col("node")))).unwrap().1, ["a", "b"]);
+        for other in [
+            col("node").in_list(vec![lit("a")], true),
+            col("metric").eq(lit("")),
+            col("node").eq(lit("a")).or(col("metric").eq(lit("b"))),
+            col("node").not_eq(lit("a")),
+        ] {
+            assert!(term(&other).is_none(), "{other}");
+        }
+    }
+}

@@ -43,14 +43,16 @@ fn flat(all: &[(String, Vec<(i64, u64)>)]) -> BTreeSet<(String, i64, u64)> {
     all.iter().flat_map(|(l, s)| s.iter().map(|(t, v)| (l.clone(), *t, *v))).collect()
 }
 
-/// Opens and reads in every way; returns how many samples were there, all of them right.
-fn survives(blocks: MemoryBlocks, whole: &BTreeSet<(String, i64, u64)>, what: &str) -> usize {
+/// Opens and reads, by SQL too if wanted; returns how many samples were there, all of them right.
+fn survives(blocks: MemoryBlocks, whole: &BTreeSet<(String, i64, u64)>, what: &str, with_sql: bool) -> usize {
     let store = open(Arc::new(blocks));
     let found = flat(&everything(&store));
     assert!(found.is_subset(whole), "{what}: a value that never was");
-    let counted = query(&store, "SELECT count(*) FROM samples");
-    assert_eq!(counted, [found.len().to_string()], "{what}");
-    query(&store, "SELECT count(*), min(first_ts), max(last_ts) FROM series");
+    if with_sql {
+        let counted = query(&store, "SELECT count(*) FROM samples");
+        assert_eq!(counted, [found.len().to_string()], "{what}");
+        query(&store, "SELECT count(*), min(first_ts), max(last_ts) FROM series");
+    }
     if found.len() < whole.len() {
         assert!(!store.problems().is_empty(), "{what}: a loss that is not reported");
     }
@@ -71,13 +73,14 @@ fn a_flip_in_a_block_costs_that_block_at_most() {
     };
     for object in blocks.list("p0/blocks").unwrap() {
         let good = blocks.get_all(&object.path).unwrap().to_vec();
-        for _ in 0..60 {
+        for round in 0..120 {
             let (at, bit) = (next() % good.len(), next() % 8);
             let mut bad = good.clone();
             bad[at] ^= 1 << bit;
             let damaged = copy(&blocks);
             replace(&damaged, &object.path, &bad);
-            assert_eq!(survives(damaged, &whole, &format!("{} byte {at} bit {bit}", object.path)), 150);
+            let what = format!("{} byte {at} bit {bit}", object.path);
+            assert_eq!(survives(damaged, &whole, &what, round % 20 == 0), 150);
         }
     }
 }
@@ -91,11 +94,11 @@ fn cut_empty_and_missing_files_too() {
         for n in [0, 1, good.len() / 2, good.len() - 1] {
             let damaged = copy(&blocks);
             replace(&damaged, &object.path, &good[..n]);
-            assert_eq!(survives(damaged, &whole, &format!("{} cut to {n}", object.path)), 150);
+            assert_eq!(survives(damaged, &whole, &format!("{} cut to {n}", object.path), true), 150);
         }
         let damaged = copy(&blocks);
         damaged.delete(&object.path).unwrap();
-        assert_eq!(survives(damaged, &whole, &object.path), 150);
+        assert_eq!(survives(damaged, &whole, &object.path, true), 150);
     }
 }
 

@@ -52,7 +52,7 @@ fn the_lower_offset_wins_in_head_block_and_between() {
     append(&store, 0, &record(1, &[(a.clone(), &[(10, 1.0), (20, 1.0)])]));
     append(&store, 1, &record(1, &[(a.clone(), &[(10, 2.0), (5, 2.0)])]));
     store.flush(P0, None).unwrap();
-    append(&store, 2, &record(1, &[(a.clone(), &[(20, 3.0), (30, 3.0)])]));
+    append(&store, 2, &record(1, &[(a, &[(20, 3.0), (30, 3.0)])]));
     let expected = [sample(5, 2.0), sample(10, 1.0), sample(20, 1.0), sample(30, 3.0)];
     assert_eq!(store.history(P0, SeriesId(0), TimeRange::ALL).unwrap(), expected);
     store.flush(P0, None).unwrap();

@@ -40,7 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
 type Model = BTreeMap<u8, BTreeMap<i64, u64>>;
 
 fn name(i: u8) -> (forewarn_schemas::Labels, String) {
-    let l = labels(if i % 2 == 0 { "even" } else { "odd" }, &format!("n{i}"));
+    let l = labels(if i.is_multiple_of(2) { "even" } else { "odd" }, &format!("n{i}"));
     let text = l.to_string();
     (l, text)
 }

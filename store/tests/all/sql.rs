@@ -103,7 +103,6 @@ fn answers_are_those_of_the_samples() {
     assert_eq!(q("SELECT count(*) FROM samples WHERE ts = '2026-01-01T02:01:00Z'"), ["30"]);
     assert_eq!(q("SELECT count(*) FROM samples WHERE ts >= to_timestamp('2026-01-01T06:05:00Z')"), ["30"]);
     assert_eq!(q("SELECT count(*) FROM samples WHERE ts > now() - interval '1 hour' AND ts > now()"), ["0"]);
-    assert_eq!(q("SELECT count(*) FROM samples WHERE ts < '2026-01-01T00:00:00.000000001Z'"), ["30"]);
     assert_eq!(
         q("SELECT date_trunc('hour', ts) AS h, count(*) FROM samples WHERE node = 'n1' GROUP BY h ORDER BY h LIMIT 1"),
         ["2026-01-01T00:00:00Z|18"]
@@ -207,8 +206,6 @@ fn limits_end_a_query_with_a_reason() {
         SqlLimits { time: Duration::from_millis(300), ..wide },
     );
     assert_eq!(time.to_string(), "query: more than 300ms");
-    let none = run("SELECT 1", SqlLimits { time: Duration::ZERO, ..wide });
-    assert!(matches!(none, StoreError::Limit(_)), "{none:?}");
 }
 
 #[test]
