@@ -359,7 +359,8 @@ impl Analyzer {
             crowded.dedup();
             self.choose_objects(&crowded, &mut out);
         }
-        if at.align_down(SWEEP) > self.last_at.align_down(SWEEP) {
+        let sweep_of = |t: Timestamp| t.as_millis().div_euclid(SWEEP.as_millis() as i64);
+        if sweep_of(at) > sweep_of(self.last_at) {
             self.sweep(at);
         }
         self.last_at = at;
