@@ -9,7 +9,7 @@ use forewarn_analyze::{AnalyzeConfig, Analyzer, Catalogue, History};
 use forewarn_schemas::{Batch, Labels, Sample, SeriesId, SeriesSamples, TimeRange, Timestamp};
 
 const RESOURCES: usize = 100_000;
-const ROUNDS: i64 = 30;
+const ROUNDS: i64 = 60;
 
 /// The climbing series' history is a formula, so that the cost seen is that of the analysis.
 struct Formula;

@@ -165,7 +165,7 @@ impl World {
         let at = Timestamp::from_secs(self.now);
         if self.dice.next().is_multiple_of(29) {
             let bytes = self.shadow.snapshot();
-            self.shadow = Analyzer::restore(Catalogue::builtin(), self.config.clone(), &bytes).expect("own snapshot");
+            self.shadow = Analyzer::restore(self.analyzer.catalogue().clone(), self.config.clone(), &bytes).expect("own snapshot");
             assert_eq!(self.shadow.snapshot(), bytes, "a restored snapshot is not the same at {at}");
         }
         let said = self.analyzer.evaluate(at, &self.memory);
