@@ -121,10 +121,9 @@ impl Analyzer {
     pub fn observe(&mut self, received_at: Timestamp, batch: &Batch, ids: &[SeriesId]) {
         for (series, id) in batch.series.iter().zip(ids) {
             let slot = match self.slots.get(id.0 as usize) {
-                Some(slot) if slot.node != UNBOUND.node => *slot,
+                Some(slot) if slot.node != UNBOUND.node && !self.lost(slot, received_at, *id) => *slot,
                 _ => self.bind(received_at, series, *id),
             };
-            let mut rebind = false;
             let mut spoke = slot.len == 0;
             for i in slot.first..slot.first + slot.len {
                 let role = self.roles[i as usize];
@@ -134,16 +133,13 @@ impl Analyzer {
                         continue;
                     }
                     match role {
-                        Role::Used(r) => rebind |= !self.observe_used(r, received_at, *sample, *id),
+                        Role::Used(r) => self.observe_used(r, received_at, *sample, *id),
                         Role::Cell(c, reading) => {
                             self.cells[c as usize].observe(reading, received_at, sample.ts, sample.value);
                         }
                         Role::Up => self.nodes[slot.node as usize].hear(*id, received_at, sample.value),
                     }
                 }
-            }
-            if rebind {
-                self.bind(received_at, series, *id);
             }
             if let Some(last) = series.samples.iter().filter(|s| spoke && !s.value.is_nan()).map(|s| s.ts).max() {
                 let node = &mut self.nodes[slot.node as usize];
@@ -153,16 +149,22 @@ impl Analyzer {
         }
     }
 
-    /// Takes in a sample of a `used` series; `false` when the series must be bound again, because its resource is gone
-    /// or belongs to a series that ended.
-    fn observe_used(&mut self, index: u32, received: Timestamp, sample: Sample, id: SeriesId) -> bool {
-        let Some(resource) = &mut self.resources[index as usize] else { return !usable(sample.value) };
-        if resource.owner != id {
-            return !usable(sample.value) || !resource.orphaned(received, &self.config);
+    /// Says whether a series must be bound again, because its resource is gone or belongs to a series that ended.
+    fn lost(&self, slot: &Slot, received: Timestamp, id: SeriesId) -> bool {
+        self.roles[slot.first as usize..(slot.first + slot.len) as usize].iter().any(|role| match role {
+            Role::Used(r) => match &self.resources[*r as usize] {
+                Some(resource) => resource.owner != id && resource.orphaned(received, &self.config),
+                None => true,
+            },
+            Role::Cell(..) | Role::Up => false,
+        })
+    }
+
+    fn observe_used(&mut self, index: u32, received: Timestamp, sample: Sample, id: SeriesId) {
+        if let Some(resource) = self.resources[index as usize].as_mut().filter(|r| r.owner == id) {
+            let entry = &self.catalogue.entries()[resource.entry as usize];
+            resource.observe(entry, &self.cells, received, sample);
         }
-        let entry = &self.catalogue.entries()[resource.entry as usize];
-        resource.observe(entry, &self.cells, received, sample);
-        true
     }
 
     /// Finds out what a series is, from its labels.
@@ -355,7 +357,8 @@ impl Analyzer {
             crowded.dedup();
             self.choose_objects(&crowded, &mut out);
         }
-        if at.align_down(SWEEP) > self.last_at.align_down(SWEEP) {
+        let sweep_of = |t: Timestamp| t.as_millis().div_euclid(SWEEP.as_millis() as i64);
+        if self.last_at > Timestamp::MIN && sweep_of(at) > sweep_of(self.last_at) {
             self.sweep(at);
         }
         self.last_at = at;

@@ -17,7 +17,7 @@ pub struct AnalyzeConfig {
     /// Probability of exhaustion within the lead time (or twice the median, if later) from which a resource is
     /// `critical`. It is taken back below a third of it. Default 0.6.
     pub page_probability: f64,
-    /// Probability of exhaustion within 7 days from which a resource is `rising`. Default 0.3.
+    /// Probability of exhaustion within 7 days from which a resource is `rising`. Default 0.4.
     pub rising_probability: f64,
     /// New samples in a row that must agree before a state is raised. Default 2.
     pub confirm_samples: u32,
@@ -51,7 +51,7 @@ impl Default for AnalyzeConfig {
         Self {
             step: Duration::from_secs(10),
             page_probability: 0.6,
-            rising_probability: 0.3,
+            rising_probability: 0.4,
             confirm_samples: 2,
             clear_hold: Duration::from_secs(15 * 60),
             harm_hold: Duration::from_secs(10 * 60),

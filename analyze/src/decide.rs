@@ -21,7 +21,7 @@ const CLEAR_LEADS: f64 = 2.0;
 /// A static level is left this far below it.
 const LEVEL_MARGIN: f64 = 0.05;
 /// Samples and seconds before a segment is past `learning`.
-const LEARN_SAMPLES: u64 = 8;
+const LEARN_SAMPLES: u64 = 10;
 const LEARN_SECONDS: f64 = 60.0;
 /// What the thresholds become for a resource whose forecasts have been wrong too often.
 const UNRELIABLE_PAGE: f64 = 0.85;
@@ -291,28 +291,28 @@ mod tests {
         let mut d = Decision::default();
         let far = mixture(0.5, 100_000.0);
         let near = mixture(0.9, 5_000.0);
-        for i in 1..=8 {
+        for i in 1..=10 {
             d.update(&evidence(i, None), &config);
         }
         assert_eq!(d.state(false), ForecastState::Ok);
-        d.update(&evidence(9, Some(&far)), &config);
+        d.update(&evidence(11, Some(&far)), &config);
         assert_eq!(d.state(false), ForecastState::Ok, "one sample is not enough");
-        d.update(&evidence(10, Some(&far)), &config);
+        d.update(&evidence(12, Some(&far)), &config);
         assert_eq!(d.state(false), ForecastState::Rising);
-        d.update(&evidence(11, Some(&near)), &config);
-        d.update(&evidence(12, Some(&near)), &config);
+        d.update(&evidence(13, Some(&near)), &config);
+        d.update(&evidence(14, Some(&near)), &config);
         assert_eq!(d.state(false), ForecastState::Critical);
-        d.update(&Evidence { full: true, relieved: false, ..evidence(13, Some(&near)) }, &config);
+        d.update(&Evidence { full: true, relieved: false, ..evidence(15, Some(&near)) }, &config);
         assert_eq!(d.state(false), ForecastState::Exhausted);
-        d.update(&Evidence { relieved: false, ..evidence(14, None) }, &config);
+        d.update(&Evidence { relieved: false, ..evidence(16, None) }, &config);
         assert_eq!(d.state(false), ForecastState::Exhausted, "not yet clearly below");
-        d.update(&evidence(15, None), &config);
+        d.update(&evidence(17, None), &config);
         assert_eq!(d.state(false), ForecastState::Critical, "never straight to the all-clear");
-        for i in 16..(15 + 90) {
+        for i in 18..(17 + 90) {
             d.update(&evidence(i, None), &config);
             assert_eq!(d.state(false), ForecastState::Critical, "{i}");
         }
-        d.update(&evidence(15 + 91, None), &config);
+        d.update(&evidence(17 + 91, None), &config);
         assert_eq!(d.state(false), ForecastState::Ok);
     }
 

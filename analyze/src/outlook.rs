@@ -95,7 +95,8 @@ pub(crate) struct Mixture {
     pub resets: f64,
     /// Whether enough has been seen to act on it.
     pub believed: bool,
-    /// What the mass would be if it were believed: a crossing that is suspected, but not seen for long enough.
+    /// Share of the line's courses that cross, whether or not the line is believed or the climb expected to last: what
+    /// keeps a young segment `learning`.
     pub suspected: f64,
 }
 
@@ -143,7 +144,11 @@ impl Outlook {
             flat: 1.0 - line,
             resets: line * (1.0 - reach),
             believed,
-            suspected: self.share * self.agreement * reach,
+            suspected: if self.straightness >= SIGNIFICANT && median <= Horizon::D7.seconds() {
+                self.share * self.agreement
+            } else {
+                0.0
+            },
         }
     }
 }

@@ -111,7 +111,7 @@ resources:
   - resource: b
     unit: x
     kind: bounded
-    used: n
+    used: m2
     restart: {uptime: wallclock}
 ",
     )

@@ -6,7 +6,7 @@ use crate::outlook::GRID;
 /// Courses later than this are "never".
 const FOREVER: f64 = 70.0 * 86_400.0;
 /// Least relative doubt of a crossing time.
-const DOUBT: f64 = 0.05;
+const DOUBT: f64 = 0.04;
 
 /// SplitMix64: our own, because a snapshot restored by another version must go on with the same numbers.
 ///

@@ -59,7 +59,8 @@ pub(crate) fn theil_sen(points: &[(f64, f64)]) -> Option<Line> {
     let effective = (count * (1.0 - correlation) / (1.0 + correlation)).clamp(3.0, count);
     let mean = points.iter().map(|p| p.0).sum::<f64>() / count;
     let spread = (points.iter().map(|p| (p.0 - mean).powi(2)).sum::<f64>() / count).sqrt();
-    let error = (scale / (spread * effective.sqrt())).max(f64::MIN_POSITIVE);
+    // Residuals that are a random walk make the slope twice as uncertain as even this number of points says.
+    let error = ((1.0 + correlation) * scale / (spread * effective.sqrt())).max(f64::MIN_POSITIVE);
     let mut last: Vec<f64> = residuals[n - n.min(5)..].to_vec();
     let level = offset + median(&mut last)?;
     let all = [slope, level, scale, error];

@@ -31,14 +31,14 @@ use forewarn_schemas::{Batch, Forecast, Labels, METRIC_NAME, STALE_NAN, Sample, 
 
 /// All samples ever loaded.
 #[derive(Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     series: Vec<Vec<Sample>>,
     ids: HashMap<Labels, SeriesId>,
 }
 
 impl Memory {
     /// Returns the ids of a batch's series, new ones for new label sets, and keeps the samples.
-    pub fn take(&mut self, batch: &Batch) -> Vec<SeriesId> {
+    pub(crate) fn take(&mut self, batch: &Batch) -> Vec<SeriesId> {
         let mut out = Vec::new();
         for s in &batch.series {
             let next = SeriesId(self.ids.len() as u32);
@@ -68,20 +68,20 @@ impl History for Memory {
 }
 
 /// Numbers from a seed (SplitMix64).
-pub struct Dice(pub u64);
+pub(crate) struct Dice(pub u64);
 
 impl Dice {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
-    pub fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         ((self.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
     }
-    pub fn normal(&mut self) -> f64 {
+    pub(crate) fn normal(&mut self) -> f64 {
         (-2.0 * self.unit().ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos()
     }
 }
@@ -122,10 +122,10 @@ impl Source {
 }
 
 /// The world at one time.
-pub struct World {
-    pub analyzer: Analyzer,
-    pub now: i64,
-    pub memory: Memory,
+pub(crate) struct World {
+    pub(crate) analyzer: Analyzer,
+    pub(crate) now: i64,
+    pub(crate) memory: Memory,
     shadow: Analyzer,
     sources: Vec<Source>,
     never: BTreeMap<String, String>,
@@ -134,7 +134,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let config = AnalyzeConfig::default();
         Self {
             analyzer: Analyzer::new(Catalogue::builtin(), config.clone()),
@@ -148,12 +148,12 @@ impl World {
         }
     }
 
-    pub fn forecast(&self, key: &str) -> Option<&Arc<Forecast>> {
+    pub(crate) fn forecast(&self, key: &str) -> Option<&Arc<Forecast>> {
         self.analyzer.forecasts().find(|f| f.key.to_string() == key)
     }
 
     /// Hands over a batch received now.
-    pub fn observe(&mut self, batch: &Batch) {
+    pub(crate) fn observe(&mut self, batch: &Batch) {
         let ids = self.memory.take(batch);
         let received = Timestamp::from_secs(self.now);
         self.analyzer.observe(received, batch, &ids);
@@ -161,11 +161,11 @@ impl World {
     }
 
     /// Evaluates now, both analyzers, and now and then interrupts the second.
-    pub fn evaluate(&mut self) -> Evaluation {
+    pub(crate) fn evaluate(&mut self) -> Evaluation {
         let at = Timestamp::from_secs(self.now);
         if self.dice.next().is_multiple_of(29) {
             let bytes = self.shadow.snapshot();
-            self.shadow = Analyzer::restore(Catalogue::builtin(), self.config.clone(), &bytes).expect("own snapshot");
+            self.shadow = Analyzer::restore(self.analyzer.catalogue().clone(), self.config.clone(), &bytes).expect("own snapshot");
             assert_eq!(self.shadow.snapshot(), bytes, "a restored snapshot is not the same at {at}");
         }
         let said = self.analyzer.evaluate(at, &self.memory);
@@ -175,7 +175,7 @@ impl World {
     }
 
     /// Moves time by one second.
-    pub fn tick(&mut self) -> Option<Evaluation> {
+    pub(crate) fn tick(&mut self) -> Option<Evaluation> {
         self.now += 1;
         let mut batch = Batch::default();
         for source in &mut self.sources {
@@ -208,7 +208,7 @@ impl World {
     }
 
     /// Runs a script; panics with the line that fails.
-    pub fn check(&mut self, name: &str, script: &str) {
+    pub(crate) fn check(&mut self, name: &str, script: &str) {
         let begin = self.now;
         for (number, text) in script.lines().enumerate() {
             let text = text.split('#').next().unwrap_or_default().trim();
@@ -352,7 +352,7 @@ fn seconds(text: &str) -> u64 {
 }
 
 /// Reads `metric{name="value",…}`.
-pub fn labels(series: &str) -> Labels {
+pub(crate) fn labels(series: &str) -> Labels {
     let selector: Selector = series.parse().unwrap_or_else(|e| panic!("{e}"));
     let pairs = selector.0.iter().map(|m| (m.name(), m.value()));
     let out = Labels::from_pairs(pairs).expect("labels of a script are few and short");
