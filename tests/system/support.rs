@@ -13,10 +13,10 @@ use axum::routing::post;
 use serde_json::Value;
 
 /// How long anything that is waited for may take, unless a test says otherwise.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Polls until `look` returns something; other processes offer nothing to wait on.
-pub fn eventually<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = look() {
@@ -28,27 +28,27 @@ pub fn eventually<T>(what: &str, patience: Duration, mut look: impl FnMut() -> O
 }
 
 /// Returns a port that was free a moment ago.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address").port()
 }
 
 /// A process that ends with the test.
 #[derive(Debug)]
-pub struct Process(pub Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
-    pub fn spawn(command: &mut Command) -> Self {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
         Self(command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
     }
 
     /// Sends a signal by number.
-    pub fn signal(&self, signal: i32) {
+    pub(crate) fn signal(&self, signal: i32) {
         let status = Command::new("kill").args([format!("-{signal}"), self.0.id().to_string()]).status();
         assert!(status.expect("kill runs").success());
     }
 
     /// Waits for the end.
-    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+    pub(crate) fn wait(&mut self, patience: Duration) -> ExitStatus {
         eventually("the process ends", patience, || self.0.try_wait().expect("a child can be waited for"))
     }
 }
@@ -63,22 +63,22 @@ impl Drop for Process {
 
 /// The binary under test.
 #[derive(Debug)]
-pub struct Forewarn {
-    pub dir: PathBuf,
-    pub port: u16,
-    pub process: Process,
+pub(crate) struct Forewarn {
+    pub(crate) dir: PathBuf,
+    pub(crate) port: u16,
+    pub(crate) process: Process,
     client: reqwest::Client,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Forewarn {
     /// Starts it in `dir` with a configuration file of this text, and waits until it is ready.
-    pub fn start(dir: &Path, config: &str) -> Self {
+    pub(crate) fn start(dir: &Path, config: &str) -> Self {
         Self::start_with(dir, config, &[])
     }
 
     /// As [`Forewarn::start`], with further environment variables.
-    pub fn start_with(dir: &Path, config: &str, env: &[(&str, &str)]) -> Self {
+    pub(crate) fn start_with(dir: &Path, config: &str, env: &[(&str, &str)]) -> Self {
         let port = free_port();
         std::fs::write(dir.join("forewarn.yaml"), config).expect("the configuration is written");
         let out = |name: &str| {
@@ -106,20 +106,20 @@ impl Forewarn {
     }
 
     /// Reads one of its files.
-    pub fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.dir.join(name)).unwrap_or_default()
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
     /// Returns status and body; 0 when it does not answer.
-    pub fn get(&self, path: &str) -> (u16, String) {
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
         self.send(self.client.get(self.url(path)))
     }
 
-    pub fn post(&self, path: &str, body: &str) -> (u16, String) {
+    pub(crate) fn post(&self, path: &str, body: &str) -> (u16, String) {
         self.send(self.client.post(self.url(path)).body(body.to_owned()))
     }
 
@@ -133,7 +133,7 @@ impl Forewarn {
     }
 
     /// Returns `data` of an enveloped answer.
-    pub fn data(&self, path: &str) -> Value {
+    pub(crate) fn data(&self, path: &str) -> Value {
         let (status, body) = self.get(path);
         assert_eq!(status, 200, "{path}: {body}");
         let mut v: Value = serde_json::from_str(&body).unwrap_or_else(|e| panic!("{path}: {e}: {body}"));
@@ -142,7 +142,7 @@ impl Forewarn {
     }
 
     /// Runs SQL and returns the rows.
-    pub fn sql(&self, query: &str) -> Vec<Value> {
+    pub(crate) fn sql(&self, query: &str) -> Vec<Value> {
         let (status, body) = self.post("/api/v1/sql", query);
         assert_eq!(status, 200, "{query}: {body}");
         let v: Value = serde_json::from_str(&body).expect("the answer is JSON");
@@ -151,19 +151,19 @@ impl Forewarn {
     }
 
     /// Returns the forecast of one resource, if there is one.
-    pub fn forecast(&self, node: &str, resource: &str, object: &str) -> Option<Value> {
+    pub(crate) fn forecast(&self, node: &str, resource: &str, object: &str) -> Option<Value> {
         let all = self.data(&format!("/api/v1/forecasts?node={node}&resource={resource}"));
         all.as_array()?.iter().find(|f| f["object"] == object).cloned()
     }
 
     /// Stops it as an operator does.
-    pub fn terminate(mut self) -> ExitStatus {
+    pub(crate) fn terminate(mut self) -> ExitStatus {
         self.process.signal(15);
         self.process.wait(PATIENCE)
     }
 
     /// Kills it as a power cut does, the machine's memory excepted.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.process.signal(9);
         self.process.wait(PATIENCE);
     }
@@ -171,14 +171,14 @@ impl Forewarn {
 
 /// A webhook receiver that remembers what it got.
 #[derive(Debug)]
-pub struct Hook {
-    pub url: String,
+pub(crate) struct Hook {
+    pub(crate) url: String,
     got: Arc<Mutex<Vec<Value>>>,
     _runtime: tokio::runtime::Runtime,
 }
 
 impl Hook {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let got = Arc::new(Mutex::new(Vec::new()));
@@ -197,7 +197,7 @@ impl Hook {
     }
 
     /// Returns the payloads that hold an alert of this resource, oldest first.
-    pub fn of(&self, node: &str, resource: &str) -> Vec<Value> {
+    pub(crate) fn of(&self, node: &str, resource: &str) -> Vec<Value> {
         let got = self.got.lock().expect("no test panics with it");
         let is = |a: &Value| a["labels"]["node"] == node && a["labels"]["resource"] == resource;
         got.iter().filter(|p| p["alerts"].as_array().is_some_and(|a| a.iter().any(is))).cloned().collect()
@@ -206,14 +206,14 @@ impl Hook {
 
 /// An epmd of the test's own, and the home directory with the cookie of its nodes.
 #[derive(Debug)]
-pub struct Erlang {
-    pub epmd_port: String,
-    pub home: PathBuf,
+pub(crate) struct Erlang {
+    pub(crate) epmd_port: String,
+    pub(crate) home: PathBuf,
     _epmd: Process,
 }
 
 impl Erlang {
-    pub fn start(home: &Path) -> Self {
+    pub(crate) fn start(home: &Path) -> Self {
         let epmd_port = free_port().to_string();
         let cookie = home.join(".erlang.cookie");
         std::fs::write(&cookie, "forewarn-test-cookie").expect("the cookie is written");
@@ -225,12 +225,12 @@ impl Erlang {
     }
 
     /// Environment for forewarn and for nodes.
-    pub fn env(&self) -> [(&str, &str); 2] {
+    pub(crate) fn env(&self) -> [(&str, &str); 2] {
         [("ERL_EPMD_PORT", &self.epmd_port), ("HOME", self.home.to_str().expect("a path in UTF-8"))]
     }
 
     /// Starts a node `name@127.0.0.1` that evaluates `code`; `cgroup` is a directory of a cgroup to be put into.
-    pub fn node(&self, name: &str, flags: &[&str], code: &str, cgroup: Option<&Path>) -> Process {
+    pub(crate) fn node(&self, name: &str, flags: &[&str], code: &str, cgroup: Option<&Path>) -> Process {
         let join = cgroup.map(|c| format!("echo $$ > {}/cgroup.procs; ", c.display())).unwrap_or_default();
         let mut command = Command::new("sh");
         command
@@ -249,6 +249,6 @@ impl Erlang {
 }
 
 /// Writes to standard error past the test harness, for progress on long tests.
-pub fn progress(line: &str) {
+pub(crate) fn progress(line: &str) {
     let _ = writeln!(std::io::stderr(), "    {line}");
 }
