@@ -131,3 +131,66 @@ impl LogMetrics {
         self.refused.with_label_values(&[reason]).inc();
     }
 }
+
+/// What the edge counts.
+#[derive(Debug, Clone)]
+pub(crate) struct EdgeMetrics {
+    pub(crate) samples: IntCounter,
+    refused: IntCounterVec,
+    pub(crate) overloaded: IntCounterVec,
+    pub(crate) series: IntGauge,
+    backlog_bytes: IntGaugeVec,
+    taken: IntCounterVec,
+    pub(crate) ticks: IntCounter,
+}
+
+impl EdgeMetrics {
+    pub(crate) fn new(r: &Registry, partitions: u32) -> Result<Self> {
+        Ok(Self {
+            samples: counter(r, "forewarn_edge_samples_total", "Samples made durable.")?,
+            refused: counters(
+                r,
+                "forewarn_edge_refused_samples_total",
+                "Samples refused before the log, by reason.",
+                "reason",
+                crate::edge::REASONS,
+            )?,
+            overloaded: counters(
+                r,
+                "forewarn_edge_overloaded_total",
+                "Batches that were told to come back later, by what was behind.",
+                "reason",
+                ["backlog", "disk", "queue", "log"],
+            )?,
+            series: gauge(r, "forewarn_edge_series", "Series seen lately, over all sources.")?,
+            backlog_bytes: gauges(
+                r,
+                "forewarn_edge_backlog_bytes",
+                "Bytes of records that the pump has not consumed.",
+                partitions,
+            )?,
+            taken: counters(
+                r,
+                "forewarn_edge_handed_over_total",
+                "Records that the pump asked for, by whether they had been kept.",
+                "kept",
+                ["yes", "no"],
+            )?,
+            ticks: counter(r, "forewarn_edge_ticks_total", "Records that only say that time passes.")?,
+        })
+    }
+
+    pub(crate) fn refused(&self, refused: &std::collections::BTreeMap<&'static str, usize>) {
+        for (reason, samples) in refused {
+            self.refused.with_label_values(&[reason]).inc_by(*samples as u64);
+        }
+    }
+
+    pub(crate) fn backlog_bytes(&self, p: PartitionId) -> IntGauge {
+        self.backlog_bytes.with_label_values(&[&p.to_string()])
+    }
+
+    pub(crate) fn taken(&self, kept: bool) {
+        self.taken.with_label_values(&[if kept { "yes" } else { "no" }]).inc();
+    }
+}
