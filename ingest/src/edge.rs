@@ -101,7 +101,7 @@ pub struct EdgeConfig {
     /// A series that is not seen for this long, at most twice this long, no longer counts; default 12 h.
     #[serde(with = "units::duration")]
     pub series_idle_max: Duration,
-    /// Decoded records kept for the pump, in bytes as encoded; beyond it the pump reads the log. Default 32 MiB.
+    /// Decoded records kept for the pump, in bytes as encoded; beyond it the pump reads the log. Default 16 MiB.
     pub hand_over_bytes_max: ByteSize,
     /// Records in the log that the pump has not consumed, in bytes, before submitting is held up. Default 256 MiB.
     pub backlog_bytes_max: ByteSize,
@@ -119,7 +119,7 @@ impl Default for EdgeConfig {
             series_per_source_max: 100_000,
             series_max: 2_000_000,
             series_idle_max: Duration::from_secs(12 * 3600),
-            hand_over_bytes_max: ByteSize::mib(32),
+            hand_over_bytes_max: ByteSize::mib(16),
             backlog_bytes_max: ByteSize::mib(256),
             has_pump: true,
         }
