@@ -24,8 +24,10 @@
 //! as it can: silence would cost more than the repeat that a crash at that moment would cause. Of annotations that
 //! only change their numbers, the record is at most a minute old.
 
+mod intake;
 mod outbox;
 mod record;
+mod regroup;
 mod timers;
 mod view;
 
@@ -44,17 +46,13 @@ pub use view::AlertView;
 use crate::config::AlertConfig;
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::notification::{DeliveryId, GroupId, Integration, bound_annotations};
+use crate::notification::{DeliveryId, GroupId, Integration};
 use crate::receiver::{self, IntegrationSpec};
 use crate::route::{Route, RouteTree};
 use crate::state_log::{Change, StateLog};
 use record::{AlertRecord, DeliveryRecord, GroupRecord, GroupRef, Intent, Sent, VERSION};
-use timers::{Timers, Wake};
+use timers::Timers;
 
-/// An alert that is over is remembered, shown as resolved and known as flapping when it comes back, for this long.
-const RESOLVED_KEPT: Duration = Duration::from_secs(3600);
-/// Annotations that only change their numbers are written at most this often.
-const ANNOTATIONS_WRITE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long to wait before a refused write is tried again.
 const WRITE_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -89,6 +87,7 @@ struct Entry {
     alert: Alert,
     scope: Arc<str>,
     refired_at: Option<Timestamp>,
+    notified_at: Option<Timestamp>,
     groups: BTreeSet<GroupId>,
     written_at: Timestamp,
 }
@@ -163,8 +162,14 @@ impl Router {
         };
         for a in alerts {
             let groups = a.groups.iter().map(GroupRef::id).collect();
-            let entry =
-                Entry { scope: a.scope.into(), refired_at: a.refired_at, groups, written_at: now, alert: a.alert };
+            let entry = Entry {
+                alert: a.alert,
+                scope: a.scope.into(),
+                refired_at: a.refired_at,
+                notified_at: a.notified_at,
+                groups,
+                written_at: now,
+            };
             router.alerts.insert(entry.alert.fingerprint(), entry);
         }
         for mut d in deliveries {
@@ -177,8 +182,9 @@ impl Router {
             }
             if let Some(intent) = d.intent.as_ref().filter(|i| i.asked) {
                 let id = d.id();
-                let until = router.paused.entry((id.group.receiver, id.integration)).or_insert(intent.not_before);
-                *until = intent.not_before.max(*until);
+                let asked = intent.not_before.min(now + receiver::backoff::ASKED_MAX);
+                let until = router.paused.entry((id.group.receiver, id.integration)).or_insert(asked);
+                *until = asked.max(*until);
             }
             router.deliveries.insert(d.id(), Delivery { sent: d.sent, intent: d.intent });
         }
@@ -236,175 +242,6 @@ impl Router {
     /// Says whether all that the router knows is durable.
     pub fn is_durable(&self) -> bool {
         self.unwritten.is_empty()
-    }
-
-    fn upsert(&mut self, now: Timestamp, scope: &Arc<str>, mut alert: Alert) {
-        if alert.labels.is_empty() {
-            self.metrics.alerts_refused.inc();
-            return;
-        }
-        bound_annotations(&mut alert.annotations);
-        let fingerprint = alert.fingerprint();
-        if let (AlertStatus::Resolved, Some(end)) = (alert.status(now), alert.ends_at) {
-            self.end(now, fingerprint, end);
-            return;
-        }
-        let held = self.alerts.get(&fingerprint).is_some_and(|e| self.status(e, now) == AlertStatus::Firing);
-        let Some(entry) = self.alerts.get_mut(&fingerprint) else {
-            let entry =
-                Entry { alert, scope: Arc::clone(scope), refired_at: None, groups: BTreeSet::new(), written_at: now };
-            self.alerts.insert(fingerprint, entry);
-            self.join(now, fingerprint);
-            return;
-        };
-        let ended = entry.alert.ends_at.filter(|end| *end <= now);
-        if held {
-            alert.starts_at = alert.starts_at.min(entry.alert.starts_at);
-        }
-        let changed = entry.scope != *scope
-            || entry.alert.ends_at != alert.ends_at
-            || entry.alert.annotations.get("state") != alert.annotations.get("state");
-        let stale = entry.alert != alert && now.since(entry.written_at) >= ANNOTATIONS_WRITE_INTERVAL;
-        entry.alert = alert;
-        entry.scope = Arc::clone(scope);
-        if let Some(end) = ended {
-            if now.since(end) < RESOLVED_KEPT {
-                entry.refired_at = Some(now);
-                self.metrics.flaps.inc();
-            }
-            self.join(now, fingerprint);
-        } else if changed || stale {
-            self.write_alert(now, fingerprint);
-        }
-        self.arm_expiry(fingerprint);
-    }
-
-    /// Ends an alert that is known and firing.
-    fn end(&mut self, now: Timestamp, fingerprint: Fingerprint, end: Timestamp) {
-        let Some(entry) = self.alerts.get_mut(&fingerprint) else { return };
-        if entry.alert.status(now) == AlertStatus::Firing {
-            entry.alert.ends_at = Some(end.max(entry.alert.starts_at).min(now));
-            entry.alert.updated_at = now;
-            self.write_alert(now, fingerprint);
-            self.arm_expiry(fingerprint);
-        }
-    }
-
-    /// Says whether an alert counts as over: an end of a flapping alert has to last.
-    fn status(&self, entry: &Entry, now: Timestamp) -> AlertStatus {
-        let Some(end) = entry.alert.ends_at else { return AlertStatus::Firing };
-        let flapping = entry.refired_at.is_some_and(|refired| end.since(refired) < RESOLVED_KEPT);
-        let hold = if flapping { self.config.flap_hold } else { Duration::ZERO };
-        if end + hold <= now { AlertStatus::Resolved } else { AlertStatus::Firing }
-    }
-
-    /// Puts a firing alert into the groups that its labels lead to.
-    fn join(&mut self, now: Timestamp, fingerprint: Fingerprint) {
-        let Some(entry) = self.alerts.get_mut(&fingerprint) else { return };
-        entry.groups.clear();
-        if is_sent(&entry.alert) {
-            let critical = entry.alert.severity() == Severity::Critical;
-            for route in self.config.tree.matching(&entry.alert.labels) {
-                let (id, labels) = group_of(route, &entry.alert.labels);
-                let wait = route.wait(critical);
-                let group = self.groups.entry(id.clone()).or_insert_with(|| Group::new(route, labels, now + wait));
-                group.members.insert(fingerprint);
-                if !group.flushed {
-                    // An alert that has gone on for longer than that has waited enough.
-                    let waited = entry.alert.starts_at + wait < now;
-                    group.next_flush = group.next_flush.min(if waited { now } else { now + wait });
-                }
-                self.timers.set(Wake::Group(id.clone()), group.next_flush);
-                put(&mut self.unwritten, record::group_key(&id), &group_record(&id, group));
-                entry.groups.insert(id);
-            }
-        }
-        self.write_alert(now, fingerprint);
-    }
-
-    /// Builds the groups anew: from the alerts, the routes, and what is remembered of the groups' timers.
-    fn regroup(&mut self, now: Timestamp, remembered: Vec<GroupRecord>) {
-        self.groups.clear();
-        self.timers = Timers::default();
-        for r in remembered {
-            let id = r.group.id();
-            let Some(route) = self.config.tree.find(&r.route_key, &id.receiver) else {
-                self.unwritten.insert(record::group_key(&id), None);
-                continue;
-            };
-            let group = Group { flushed: r.flushed, ..Group::new(route, r.labels, r.next_flush) };
-            self.timers.set(Wake::Group(id.clone()), group.next_flush);
-            self.groups.insert(id, group);
-        }
-        for fingerprint in self.alerts.keys().copied().collect::<Vec<_>>() {
-            let Some(entry) = self.alerts.get_mut(&fingerprint) else { continue };
-            if entry.alert.status(now) == AlertStatus::Firing {
-                let before = entry.groups.clone();
-                let sent = is_sent(&entry.alert);
-                let routes = self.config.tree.matching(&entry.alert.labels);
-                let after: BTreeSet<GroupId> =
-                    routes.iter().filter(|_| sent).map(|r| group_of(r, &entry.alert.labels).0).collect();
-                if before == after && after.iter().all(|id| self.groups.contains_key(id)) {
-                    for id in &after {
-                        self.groups.get_mut(id).map(|g| g.members.insert(fingerprint));
-                    }
-                } else {
-                    self.join(now, fingerprint);
-                }
-            } else {
-                // An end is still to be told only where the record says so.
-                entry.groups.retain(|id| self.groups.contains_key(id));
-                for id in &entry.groups {
-                    self.groups.get_mut(id).map(|g| g.members.insert(fingerprint));
-                }
-            }
-            self.arm_expiry(fingerprint);
-        }
-        let has = |id: &DeliveryId| {
-            let specs = self.config.receivers.get(&id.group.receiver);
-            specs.is_some_and(|s| s.iter().any(|s| s.id == id.integration)) && self.groups.contains_key(&id.group)
-        };
-        let orphans: Vec<DeliveryId> = self.deliveries.keys().filter(|id| !has(id)).cloned().collect();
-        for id in orphans {
-            self.deliveries.remove(&id);
-            self.unwritten.insert(record::delivery_key(&id), None);
-        }
-        for (id, delivery) in &self.deliveries {
-            if let Some(intent) = delivery.intent.as_ref().filter(|i| !i.in_flight) {
-                self.timers.set(Wake::Delivery(id.clone()), intent.not_before);
-            }
-        }
-    }
-
-    fn arm_expiry(&mut self, fingerprint: Fingerprint) {
-        match self.alerts.get(&fingerprint).and_then(|e| e.alert.ends_at) {
-            Some(end) => self.timers.set(Wake::Expire(fingerprint), end + RESOLVED_KEPT.max(self.config.flap_hold)),
-            None => self.timers.clear(&Wake::Expire(fingerprint)),
-        }
-    }
-
-    /// Forgets an alert that is over, unless a receiver has yet to be told.
-    fn expire(&mut self, now: Timestamp, fingerprint: Fingerprint) {
-        let Some(entry) = self.alerts.get(&fingerprint) else { return };
-        if entry.groups.is_empty() && self.status(entry, now) == AlertStatus::Resolved {
-            self.alerts.remove(&fingerprint);
-            self.unwritten.insert(record::alert_key(fingerprint), None);
-        } else {
-            self.timers.set(Wake::Expire(fingerprint), now + RESOLVED_KEPT);
-        }
-    }
-
-    fn write_alert(&mut self, now: Timestamp, fingerprint: Fingerprint) {
-        let Some(entry) = self.alerts.get_mut(&fingerprint) else { return };
-        entry.written_at = now;
-        let record = AlertRecord {
-            v: VERSION,
-            scope: entry.scope.to_string(),
-            alert: entry.alert.clone(),
-            refired_at: entry.refired_at,
-            groups: entry.groups.iter().map(GroupRef::from).collect(),
-        };
-        put(&mut self.unwritten, record::alert_key(fingerprint), &record);
     }
 
     /// Makes the changes of a call durable.

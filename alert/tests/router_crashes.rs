@@ -86,8 +86,7 @@ fn run(steps: &[Step], kills: &[(u64, bool)]) -> (Vec<(String, String)>, usize) 
         loop {
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 router.reconcile(now, "p0", set(step, now), &[]);
-                loop {
-                    let Some(due) = router.next_due().filter(|d| *d <= end) else { break };
+                while let Some(due) = router.next_due().filter(|d| *d <= end) {
                     now = now.max(due);
                     for n in router.due(now) {
                         let p = n.webhook_payload(0);

@@ -140,3 +140,13 @@ fn annotations_alone_cause_neither_a_notification_nor_many_writes() {
     assert_eq!(writes, 5, "one a minute");
     assert_eq!(told(&mut router, at(311)), [""; 0]);
 }
+
+#[test]
+fn a_clock_that_was_set_back_puts_nothing_off() {
+    let state: Arc<dyn StateLog> = Arc::new(MemoryStateLog::new());
+    drop(begin(&state));
+    let yesterday = START - Duration::from_secs(86_400);
+    let mut router = open(BEFORE, &state, yesterday);
+    router.apply(yesterday, vec![alert("One", &[("severity", "critical"), ("more", "x")], yesterday)]);
+    assert_eq!(told(&mut router, yesterday + Duration::from_secs(300)), ["a/webhook[0] One"]);
+}

@@ -66,7 +66,16 @@ impl Router {
         let told =
             Sent { at: notification.at, firing: notification.firing.clone(), resolved: notification.resolved.clone() };
         match result {
-            Ok(()) => self.close(id, Some(told), Outcome::Sent),
+            Ok(()) => {
+                for a in &notification.alerts {
+                    let fingerprint = a.alert.fingerprint();
+                    if let Some(entry) = self.alerts.get_mut(&fingerprint) {
+                        entry.notified_at = Some(notification.at);
+                    }
+                    self.write_alert(now, fingerprint);
+                }
+                self.close(id, Some(told), Outcome::Sent);
+            }
             Err(e) => self.failed(now, notification, told, &e),
         }
         self.write_delivery(id);

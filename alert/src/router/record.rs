@@ -45,6 +45,7 @@ pub(super) struct AlertRecord {
     pub(super) scope: String,
     pub(super) alert: Alert,
     pub(super) refired_at: Option<Timestamp>,
+    pub(super) notified_at: Option<Timestamp>,
     pub(super) groups: Vec<GroupRef>,
 }
 

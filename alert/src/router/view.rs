@@ -1,6 +1,6 @@
 //! What others may see of the router: for the page, the HTTP API and the metrics.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use forewarn_schemas::{Alert, AlertStatus, Fingerprint, Timestamp};
 use serde::Serialize;
@@ -28,13 +28,6 @@ pub struct AlertView {
 impl Router {
     /// Returns all alerts: those that fire, and those that ended within the last hour. Sorted by fingerprint.
     pub fn alerts(&self, now: Timestamp) -> Vec<AlertView> {
-        let mut notified: BTreeMap<Fingerprint, Timestamp> = BTreeMap::new();
-        for sent in self.deliveries.values().filter_map(|d| d.sent.as_ref()) {
-            for fingerprint in sent.firing.iter().chain(&sent.resolved) {
-                let at = notified.entry(*fingerprint).or_insert(sent.at);
-                *at = sent.at.max(*at);
-            }
-        }
         let view = |(fingerprint, entry): (&Fingerprint, &super::Entry)| {
             let receivers: BTreeSet<&str> = entry.groups.iter().map(|g| &*g.receiver).collect();
             AlertView {
@@ -43,7 +36,7 @@ impl Router {
                 status: self.status(entry, now),
                 scope: entry.scope.to_string(),
                 receivers: receivers.into_iter().map(str::to_owned).collect(),
-                last_notified: notified.get(fingerprint).copied(),
+                last_notified: entry.notified_at,
             }
         };
         self.alerts.iter().map(view).collect()

@@ -1,5 +1,6 @@
 //! Whether a forecast can be true at all.
 
+use forewarn_schemas::forecast::Slope;
 use forewarn_schemas::{Forecast, Horizon, ResourceKey};
 
 /// No resource that matters has more of anything than this.
@@ -30,10 +31,10 @@ pub(super) fn check(f: &Forecast) -> Result<(), Refusal> {
             return refuse(what, format!("is {}", value.unwrap_or_default()));
         }
     }
-    if let Some(s) = f.slope {
-        if [s.per_second, s.low, s.high].iter().any(|v| v.is_nan() || v.abs() > AMOUNT_MAX) || s.low > s.high {
-            return refuse("slope", format!("is {} in [{}, {}] per second", s.per_second, s.low, s.high));
-        }
+    let absurd =
+        |s: &Slope| [s.per_second, s.low, s.high].iter().any(|v| v.is_nan() || v.abs() > AMOUNT_MAX) || s.low > s.high;
+    if let Some(s) = f.slope.filter(absurd) {
+        return refuse("slope", format!("is {} in [{}, {}] per second", s.per_second, s.low, s.high));
     }
     let t = f.time_to_exhaustion;
     let mut before = 0.0;
