@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Float64Array, RecordBatch, RecordBatchOptions, StringViewArray, TimestampMillisecondArray, UInt32Array,
+    ArrayRef, Float64Array, RecordBatch, RecordBatchOptions, StringArray, StringViewArray, TimestampMillisecondArray,
+    UInt32Array,
 };
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -74,10 +75,35 @@ impl SampleColumn {
     }
 }
 
+/// One column of an answer: a column of samples, or the value of one label (Utf8, null without it).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cell {
+    Column(SampleColumn),
+    Label(String),
+}
+
+/// The columns of an answer and their schema.
+#[derive(Debug, Clone)]
+pub(crate) struct RowShape {
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) schema: SchemaRef,
+}
+
+impl RowShape {
+    pub(crate) fn of(columns: &[SampleColumn]) -> Self {
+        let cells = columns.iter().copied().map(Cell::Column).collect();
+        Self { cells, schema: SampleColumn::schema(columns) }
+    }
+
+    /// Says whether values are needed, which are most of what a block has.
+    pub(crate) fn has_values(&self) -> bool {
+        self.cells.contains(&Cell::Column(SampleColumn::Value))
+    }
+}
+
 /// Gathers samples and cuts them into batches.
 pub(crate) struct RowBuilder {
-    columns: Vec<SampleColumn>,
-    schema: SchemaRef,
+    shape: RowShape,
     partition: PartitionId,
     ts: Vec<i64>,
     values: Vec<f64>,
@@ -86,9 +112,8 @@ pub(crate) struct RowBuilder {
 }
 
 impl RowBuilder {
-    pub(crate) fn new(columns: Vec<SampleColumn>, partition: PartitionId) -> Self {
-        let schema = SampleColumn::schema(&columns);
-        Self { columns, schema, partition, ts: Vec::new(), values: Vec::new(), runs: Vec::new() }
+    pub(crate) fn new(shape: RowShape, partition: PartitionId) -> Self {
+        Self { shape, partition, ts: Vec::new(), values: Vec::new(), runs: Vec::new() }
     }
 
     /// Adds a series' samples; full batches go to `emit`, which says whether to go on.
@@ -126,21 +151,25 @@ impl RowBuilder {
         let per_row = |of: &dyn Fn(usize) -> u32| -> UInt32Array {
             runs.iter().enumerate().flat_map(|(i, run)| std::iter::repeat_n(of(i), run.2)).collect()
         };
-        let mut out: Vec<ArrayRef> = Vec::with_capacity(self.columns.len());
-        for column in &self.columns {
-            out.push(match column {
-                SampleColumn::Partition => Arc::new(UInt32Array::from(vec![self.partition.0; rows])),
-                SampleColumn::SeriesId => Arc::new(per_row(&|i| runs[i].0)),
-                SampleColumn::Ts => Arc::new(TimestampMillisecondArray::from(ts.clone()).with_timezone("+00:00")),
-                SampleColumn::Value => Arc::new(Float64Array::from(values.clone())),
-                text => {
-                    let series = text.of_series(runs.iter().map(|r| &r.1));
-                    let series = series.ok_or_else(|| ArrowError::ComputeError(format!("no column {text:?}")))?;
-                    take(&series, &per_row(&|i| i as u32), None)?
+        let per_series = |series: ArrayRef| take(&series, &per_row(&|i| i as u32), None);
+        let labels = || runs.iter().map(|r| &r.1);
+        let mut out: Vec<ArrayRef> = Vec::with_capacity(self.shape.cells.len());
+        for cell in &self.shape.cells {
+            out.push(match cell {
+                Cell::Column(SampleColumn::Partition) => Arc::new(UInt32Array::from(vec![self.partition.0; rows])),
+                Cell::Column(SampleColumn::SeriesId) => Arc::new(per_row(&|i| runs[i].0)),
+                Cell::Column(SampleColumn::Ts) => {
+                    Arc::new(TimestampMillisecondArray::from(ts.clone()).with_timezone("+00:00"))
+                }
+                Cell::Column(SampleColumn::Value) => Arc::new(Float64Array::from(values.clone())),
+                Cell::Label(name) => per_series(Arc::new(labels().map(|l| l.get(name)).collect::<StringArray>()))?,
+                Cell::Column(text) => {
+                    let series = text.of_series(labels());
+                    per_series(series.ok_or_else(|| ArrowError::ComputeError(format!("no column {text:?}")))?)?
                 }
             });
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        RecordBatch::try_new_with_options(Arc::clone(&self.schema), out, &options)
+        RecordBatch::try_new_with_options(Arc::clone(&self.shape.schema), out, &options)
     }
 }

@@ -12,7 +12,7 @@ use forewarn_schemas::{TimeRange, Timestamp};
 use crate::block::Block;
 use crate::error::StoreError;
 use crate::partition::View;
-use crate::rows::{RowBuilder, SampleColumn};
+use crate::rows::{RowBuilder, RowShape};
 
 /// Samples read at once, about.
 const CHUNK_SAMPLES: u64 = 1 << 18;
@@ -25,12 +25,12 @@ const CHANNEL_BATCHES: usize = 2;
 pub(crate) fn read(
     view: &View,
     range: TimeRange,
-    columns: &[SampleColumn],
+    shape: &RowShape,
     emit: &mut dyn FnMut(RecordBatch) -> bool,
 ) -> Result<bool, StoreError> {
     let engine = |e: arrow::error::ArrowError| StoreError::Engine(e.to_string());
-    let values = columns.contains(&SampleColumn::Value);
-    let mut rows = RowBuilder::new(columns.to_vec(), view.partition);
+    let values = shape.has_values();
+    let mut rows = RowBuilder::new(shape.clone(), view.partition);
     for chunk in view.series.chunks(chunk_series(view)) {
         let ids: Vec<u32> = chunk.iter().map(|(id, _)| *id).collect();
         for ((id, labels), column) in chunk.iter().zip(view.columns(&ids, range, values)?) {
@@ -46,11 +46,11 @@ pub(crate) fn read(
 pub(crate) fn read_unsorted(
     view: &View,
     range: TimeRange,
-    columns: &[SampleColumn],
+    shape: &RowShape,
     emit: &mut dyn FnMut(RecordBatch) -> bool,
 ) -> Result<(), StoreError> {
     for slice in slices(&view.blocks, range) {
-        if !read(view, slice, columns, emit)? {
+        if !read(view, slice, shape, emit)? {
             return Ok(());
         }
     }
@@ -88,15 +88,14 @@ fn slices(blocks: &[Arc<Block>], range: TimeRange) -> Vec<TimeRange> {
 }
 
 /// Streams views one after the other, sorted within each.
-pub(crate) fn stream(views: Vec<View>, range: TimeRange, columns: Vec<SampleColumn>) -> SendableRecordBatchStream {
-    let schema = SampleColumn::schema(&columns);
-    let mut builder = RecordBatchReceiverStream::builder(schema, CHANNEL_BATCHES);
+pub(crate) fn stream(views: Vec<View>, range: TimeRange, shape: RowShape) -> SendableRecordBatchStream {
+    let mut builder = RecordBatchReceiverStream::builder(Arc::clone(&shape.schema), CHANNEL_BATCHES);
     let sender = builder.tx();
     builder.spawn_blocking(move || {
         for view in views {
             // The receiver is gone when nobody waits for the answer.
             let mut emit = |batch| sender.blocking_send(Ok(batch)).is_ok();
-            if !read(&view, range, &columns, &mut emit).map_err(external)? {
+            if !read(&view, range, &shape, &mut emit).map_err(external)? {
                 break;
             }
         }

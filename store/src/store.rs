@@ -14,7 +14,7 @@ use crate::layout::Layout;
 use crate::manifest::Chain;
 use crate::metrics::Metrics;
 use crate::partition::{FlushJob, Partition, PartitionStats, Retained, View};
-use crate::rows::SampleColumn;
+use crate::rows::{RowShape, SampleColumn};
 use crate::scan;
 use crate::shared::{Problem, Shared};
 use crate::sql::Engine;
@@ -185,7 +185,7 @@ impl Store {
     ) -> SendableRecordBatchStream {
         let views: Vec<View> =
             self.0.partitions.iter().map(|p| p.view(|index| index.select(matchers), range)).collect();
-        scan::stream(views, range, columns.to_vec())
+        scan::stream(views, range, RowShape::of(columns))
     }
 
     /// Answers a SQL query over the tables `samples` and `series` (`docs/sql.md`). Only questions are allowed: `SELECT`,

@@ -1,5 +1,6 @@
 //! The plan node of both tables: a reader per partition of the store, and a line for `EXPLAIN`.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,11 +9,14 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions, SchedulingType};
+use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 
+use super::access::text_of;
 use crate::error::StoreError;
 use crate::scan::external;
 
@@ -22,12 +26,24 @@ pub(super) type Emit<'a> = &'a mut dyn FnMut(RecordBatch) -> bool;
 /// Produces the batches of one partition; blocks.
 pub(super) type Reader = Arc<dyn Fn(Emit<'_>) -> Result<(), StoreError> + Send + Sync>;
 
+/// A column of a projection that a scan can do itself.
+pub(super) enum Pick {
+    /// A column of the scan, by index.
+    Column(usize),
+    /// A label out of the scan's column `labels`, by index and name.
+    Label(usize, String),
+}
+
+/// Builds the scan that has the picks for its columns.
+pub(super) type Narrow = Arc<dyn Fn(&[Pick], SchemaRef) -> Option<StoreExec> + Send + Sync>;
+
 pub(super) struct StoreExec {
     name: &'static str,
     line: String,
     readers: Vec<Reader>,
     /// Rows after which a partition may stop.
     limit: Option<usize>,
+    narrow: Option<Narrow>,
     properties: Arc<PlanProperties>,
 }
 
@@ -46,7 +62,12 @@ impl StoreExec {
             Boundedness::Bounded,
         )
         .with_scheduling_type(SchedulingType::Cooperative);
-        Self { name, line, readers, limit, properties: Arc::new(properties) }
+        Self { name, line, readers, limit, narrow: None, properties: Arc::new(properties) }
+    }
+
+    /// Lets a projection of plain columns and labels become part of the scan.
+    pub(super) fn with_narrow(self, narrow: Narrow) -> Self {
+        Self { narrow: Some(narrow), ..self }
     }
 }
 
@@ -100,6 +121,12 @@ impl ExecutionPlan for StoreExec {
         Ok(TreeNodeRecursion::Continue)
     }
 
+    fn try_swapping_with_projection(&self, projection: &ProjectionExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let picks = projection.expr().iter().map(|p| pick(p.expr.as_ref())).collect::<Option<Vec<_>>>();
+        let (Some(narrow), Some(picks)) = (&self.narrow, picks) else { return Ok(None) };
+        Ok(narrow(&picks, projection.schema()).map(|exec| Arc::new(exec) as _))
+    }
+
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let reader = Arc::clone(&self.readers[partition]);
         let mut left = self.limit.unwrap_or(usize::MAX);
@@ -116,4 +143,17 @@ impl ExecutionPlan for StoreExec {
         });
         Ok(builder.build())
     }
+}
+
+/// Reads a column, or `get_field(labels, 'name')`.
+fn pick(expr: &dyn PhysicalExpr) -> Option<Pick> {
+    let any: &dyn Any = expr;
+    if let Some(column) = any.downcast_ref::<Column>() {
+        return Some(Pick::Column(column.index()));
+    }
+    let call = any.downcast_ref::<ScalarFunctionExpr>().filter(|f| f.name() == "get_field")?;
+    let [map, name] = call.args() else { return None };
+    let (map, name): (&dyn Any, &dyn Any) = (map.as_ref(), name.as_ref());
+    let name = text_of(name.downcast_ref::<Literal>()?.value())?;
+    Some(Pick::Label(map.downcast_ref::<Column>()?.index(), name.to_owned()))
 }

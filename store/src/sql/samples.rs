@@ -8,12 +8,12 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use forewarn_schemas::{TimeRange, Timestamp};
+use forewarn_schemas::{METRIC_NAME, TimeRange, Timestamp};
 
-use super::exec::{Emit, Reader, StoreExec};
+use super::exec::{Emit, Pick, Reader, StoreExec};
 use super::filter::{SeriesFilter, is_exact, time_range};
 use crate::partition::{Partition, View};
-use crate::rows::SampleColumn;
+use crate::rows::{Cell, RowShape, SampleColumn};
 use crate::scan;
 
 const COLUMNS: [SampleColumn; 6] = [
@@ -78,17 +78,51 @@ impl TableProvider for SamplesTable {
             }
             views.push(view);
         }
-        let line = describe(&views, range, &filter, &columns);
-        let readers = views.into_iter().map(|view| reader(view, range, columns.clone())).collect();
-        Ok(Arc::new(StoreExec::new("SamplesScan", line, SampleColumn::schema(&columns), readers, limit)))
+        let scan = Arc::new(Scan { line: describe(&views, range, &filter), views, range, limit });
+        Ok(Arc::new(scan.exec(RowShape::of(&columns))))
     }
 }
 
-fn reader(view: View, range: TimeRange, columns: Vec<SampleColumn>) -> Reader {
-    Arc::new(move |emit: Emit<'_>| scan::read_unsorted(&view, range, &columns, emit))
+/// A scan that was planned, whatever columns it will have.
+struct Scan {
+    views: Vec<View>,
+    range: TimeRange,
+    limit: Option<usize>,
+    line: String,
 }
 
-fn describe(views: &[View], range: TimeRange, filter: &SeriesFilter, columns: &[SampleColumn]) -> String {
+impl Scan {
+    fn exec(self: Arc<Self>, shape: RowShape) -> StoreExec {
+        let names = shape.cells.iter().map(|cell| match cell {
+            Cell::Column(c) => c.field().name().clone(),
+            Cell::Label(name) => format!("labels[{name}]"),
+        });
+        let line = format!("{}, columns=[{}]", self.line, names.collect::<Vec<_>>().join(", "));
+        let reader = |view: &View| -> Reader {
+            let (view, range, shape) = (view.clone(), self.range, shape.clone());
+            Arc::new(move |emit: Emit<'_>| scan::read_unsorted(&view, range, &shape, emit))
+        };
+        let readers = self.views.iter().map(reader).collect();
+        let (schema, limit) = (Arc::clone(&shape.schema), self.limit);
+        let narrow = Arc::new(move |picks: &[Pick], schema: SchemaRef| {
+            let cells = picks.iter().map(|p| narrow_cell(&shape.cells, p)).collect::<Option<_>>()?;
+            Some(Arc::clone(&self).exec(RowShape { cells, schema }))
+        });
+        StoreExec::new("SamplesScan", line, schema, readers, limit).with_narrow(narrow)
+    }
+}
+
+fn narrow_cell(cells: &[Cell], pick: &Pick) -> Option<Cell> {
+    match pick {
+        Pick::Column(i) => cells.get(*i).cloned(),
+        Pick::Label(i, name) => {
+            let known = cells.get(*i) == Some(&Cell::Column(SampleColumn::Labels)) && name != METRIC_NAME;
+            known.then(|| Cell::Label(name.clone()))
+        }
+    }
+}
+
+fn describe(views: &[View], range: TimeRange, filter: &SeriesFilter) -> String {
     let sum = |of: fn(&View) -> usize| views.iter().map(of).sum::<usize>();
     let mut out = format!(
         "series={} of {}, blocks={} of {}, heads={}",
@@ -109,7 +143,5 @@ fn describe(views: &[View], range: TimeRange, filter: &SeriesFilter, columns: &[
     if !terms.is_empty() {
         out.push_str(&format!(", where={terms}"));
     }
-    let names: Vec<String> = columns.iter().map(|c| c.field().name().clone()).collect();
-    out.push_str(&format!(", columns=[{}]", names.join(", ")));
     out
 }

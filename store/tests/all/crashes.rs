@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forewarn_schemas::{Offset, Record};
-use forewarn_store::{LocalBlocks, Store, StoreConfig};
-use forewarn_vfs::SimVfs;
+use forewarn_store::{LocalBlocks, Store, StoreConfig, StoreError};
+use forewarn_vfs::{Fault, SimVfs};
 
 use crate::support::*;
 
@@ -113,4 +113,45 @@ fn retention_drops_a_block_whole_or_not_at_all() {
             assert_eq!(everything(&open_on(&after_crash).unwrap()), after.1);
         }
     }
+}
+
+#[test]
+fn a_call_that_fails_leaves_everything_readable_and_is_tried_again_or_closes_the_store() {
+    let records = log();
+    let expected = {
+        let store = open_on(&SimVfs::new()).unwrap();
+        run(&store, &records, false);
+        everything(&store)
+    };
+    let kinds: [fn(u64) -> Fault; 7] =
+        [Fault::Open, Fault::Append, Fault::Sync, Fault::Rename, Fault::Remove, Fault::SyncDir, Fault::List];
+    let mut closed = 0;
+    for (k, kind) in kinds.into_iter().enumerate() {
+        for n in 0..12 {
+            let what = format!("{:?}", kind(n));
+            let vfs = SimVfs::new();
+            let store = open_on(&vfs).unwrap();
+            run(&store, &records[..3], false);
+            append(&store, 3, &records[3]);
+            vfs.fail(kind(n));
+            let first = store.flush(P0, None);
+            for (i, record) in records.iter().enumerate().skip(4) {
+                append(&store, i as u64, record);
+            }
+            let again = store.flush(P0, None);
+            match (&first, &again) {
+                (_, Ok(to)) => assert_eq!(*to, Offset(6), "{what}"),
+                (Err(StoreError::Uncertain { .. }), Err(StoreError::Closed { .. })) => closed += 1,
+                (Ok(_), Err(StoreError::Uncertain { .. })) => closed += 1,
+                other => assert!(k >= 4 || other.0.is_ok(), "{what}: {other:?}"),
+            }
+            // The fault may still be armed for a read.
+            let read = open_on(&vfs).or_else(|_| open_on(&vfs));
+            for store in [store, read.unwrap_or_else(|e| panic!("{what}: {e}"))] {
+                replay(&store, &records);
+                assert_eq!(everything(&store), expected, "{what}");
+            }
+        }
+    }
+    assert!(closed > 0);
 }

@@ -86,6 +86,22 @@ fn answers_are_those_of_the_samples() {
     assert_eq!(q("SELECT count(*) FROM samples WHERE labels['mount'] IS NULL"), ["240"]);
     assert_eq!(q("SELECT count(*) FROM samples WHERE labels['mount'] <> '/'"), ["240"]);
     assert_eq!(q("SELECT count(*) FROM samples WHERE metric = 'load' OR labels['mount'] = '/var'"), ["480"]);
+    assert_eq!(
+        q("SELECT labels['mount'] AS m, count(*), sum(value) FROM samples GROUP BY m ORDER BY m NULLS FIRST"),
+        ["null|240|120.0", "/|240|1080.0", "/var|240|1080.0"]
+    );
+    assert_eq!(q("SELECT count(*) FROM samples WHERE labels['mount'] = '/' OR value > 8"), ["264"]);
+    assert_eq!(q("SELECT DISTINCT labels['__name__'] FROM samples"), ["null"]);
+    assert_eq!(
+        q(
+            "SELECT labels['mount'] AS m, labels, node, labels['family'] FROM samples WHERE node = 'n1' ORDER BY m LIMIT 1"
+        ),
+        ["/|{family: db, mount: /, node: n1}|n1|db"]
+    );
+    assert_eq!(
+        q("SELECT upper(node), round(value) FROM samples WHERE metric = 'load' AND NOT isnan(value) LIMIT 1").len(),
+        1
+    );
     assert_eq!(q("SELECT count(*) FROM samples WHERE value > 8"), ["48"]);
     assert_eq!(q("SELECT count(*) FROM samples WHERE value > 8 OR metric = 'load'"), ["288"]);
     assert_eq!(
@@ -140,6 +156,8 @@ fn explain_shows_what_was_pruned() {
     assert!(plan.contains("series=0 of 30, blocks=0 of 6, heads=0"), "{plan}");
     let plan = explain(&store, "SELECT sum(value) FROM samples WHERE ts >= to_timestamp('2026-01-01T06:00:00Z')");
     assert!(plan.contains("blocks=0 of 6, heads=2") && plan.contains("columns=[value]"), "{plan}");
+    let plan = explain(&store, "SELECT labels['mount'] AS m, avg(value) FROM samples WHERE metric = 'disk' GROUP BY m");
+    assert!(plan.contains("columns=[labels[mount], value]") && !plan.contains("get_field(labels@"), "{plan}");
     let plan = explain(&store, "SELECT count(*) FROM samples WHERE node LIKE 'n_' AND value > 3 LIMIT 5");
     assert!(plan.contains("FilterExec: value") && plan.contains("series=30 of 30"), "{plan}");
     let plan = explain(&store, "SELECT ts FROM samples LIMIT 5");
