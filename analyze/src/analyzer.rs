@@ -235,14 +235,7 @@ impl Analyzer {
         i
     }
 
-    fn bind_used(
-        &mut self,
-        received: Timestamp,
-        series: &SeriesSamples,
-        id: SeriesId,
-        node: u32,
-        entry: u32,
-    ) -> Bound {
+    fn bind_used(&mut self, received: Timestamp, series: &SeriesSamples, id: SeriesId, node: u32, entry: u32) -> Bound {
         let labels = &series.labels;
         let definition = &self.catalogue.entries()[entry as usize];
         let key = ResourceKey {

@@ -34,8 +34,8 @@ pub(crate) struct Question<'a> {
     pub sign: f64,
     /// The limit in y-space.
     pub limit: f64,
-    /// Whether the floor counts.
-    pub floor: bool,
+    /// When the floor counts: the longest time between collections, in seconds.
+    pub floor: Option<f64>,
     /// The series' fingerprint: with `at` it seeds the bootstrap.
     pub fingerprint: u64,
     /// Median error of this resource's own past forecasts, when known.
@@ -61,11 +61,8 @@ pub(crate) fn fit(q: &Question<'_>, history: &dyn History) -> Option<Outlook> {
 
 /// Brings samples into y-space, seconds before `at`, in order; what is not a usable number is left out.
 fn points(samples: &[Sample], q: &Question<'_>) -> Vec<(f64, f64)> {
-    let mut out: Vec<(f64, f64)> = samples
-        .iter()
-        .filter(|s| usable(s.value))
-        .map(|s| (s.ts.seconds_since(q.at), q.sign * s.value))
-        .collect();
+    let mut out: Vec<(f64, f64)> =
+        samples.iter().filter(|s| usable(s.value)).map(|s| (s.ts.seconds_since(q.at), q.sign * s.value)).collect();
     out.sort_by(|a, b| a.0.total_cmp(&b.0));
     out.dedup_by(|a, b| a.0 == b.0);
     out

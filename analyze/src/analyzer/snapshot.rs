@@ -68,7 +68,9 @@ impl Analyzer {
         }
         let (nodes, cells) = (out.nodes.len(), out.cells.len());
         let sound = |r: &mut Resource| {
-            (r.node as usize) < nodes && r.cells.each().all(|c| (*c as usize) < cells) && (r.entry as usize) < entries.len()
+            (r.node as usize) < nodes
+                && r.cells.each().all(|c| (*c as usize) < cells)
+                && (r.entry as usize) < entries.len()
         };
         let ids: Vec<String> = out.catalogue.entries().iter().map(identity).collect();
         let entry_at: Vec<Option<u32>> =
