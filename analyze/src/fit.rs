@@ -34,8 +34,8 @@ pub(crate) struct Question<'a> {
     pub sign: f64,
     /// The limit in y-space.
     pub limit: f64,
-    /// Whether the floor counts.
-    pub floor: bool,
+    /// When the floor counts: the longest time between collections, in seconds.
+    pub floor: Option<f64>,
     /// The series' fingerprint: with `at` it seeds the bootstrap.
     pub fingerprint: u64,
     /// Median error of this resource's own past forecasts, when known.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use forewarn_schemas::node::{FAMILY, family_of};
-use forewarn_schemas::{Labels, SeriesId, Timestamp};
+use forewarn_schemas::{Labels, SeriesId, Timestamp, is_stale};
 
 use crate::codec::state_struct;
 
@@ -50,8 +50,10 @@ pub(crate) struct Node {
     up: Option<bool>,
     since: Timestamp,
     configured: bool,
+    /// When its last `up` series was ended: nobody watches it any more.
+    pub left: Option<Timestamp>,
 }
-state_struct!(Node { name, family, named_family, last, received, voices, up, since, configured });
+state_struct!(Node { name, family, named_family, last, received, voices, up, since, configured, left });
 
 impl Node {
     pub(crate) fn new(name: &str, labels: &Labels) -> Self {
@@ -65,6 +67,7 @@ impl Node {
             up: None,
             since: Timestamp::MIN,
             configured: false,
+            left: None,
         }
     }
 
@@ -84,9 +87,17 @@ impl Node {
 
     /// Takes in a sample of an `up` series.
     pub(crate) fn hear(&mut self, series: SeriesId, received: Timestamp, value: f64) {
+        if is_stale(value) {
+            self.voices.retain(|v| v.series != series);
+            if self.voices.is_empty() {
+                self.left = Some(received);
+            }
+        }
         if value.is_nan() {
             return;
         }
+        self.left = None;
+        self.configured = true;
         let up = value != 0.0;
         if let Some(v) = self.voices.iter_mut().find(|v| v.series == series) {
             let interval = received.seconds_since(v.received).max(0.0);
@@ -152,5 +163,9 @@ mod tests {
         assert_eq!(n.up, Some(true), "one of two jobs sees it");
         n.evaluate(t(300), patience);
         assert_eq!((n.up, n.since), (None, t(300)));
+        n.hear(SeriesId(1), t(310), forewarn_schemas::STALE_NAN);
+        assert_eq!(n.left, None);
+        n.hear(SeriesId(2), t(310), forewarn_schemas::STALE_NAN);
+        assert_eq!(n.left, Some(t(310)));
     }
 }

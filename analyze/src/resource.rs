@@ -18,7 +18,7 @@ use crate::error::AnalyzeError;
 use crate::fit::{self, Question, usable};
 use crate::grade::Grades;
 use crate::liveness::Node;
-use crate::outlook::{self, Mixture, Outlook};
+use crate::outlook::{Mixture, Outlook};
 use crate::screen::{Cause, Screen, Seen};
 use crate::sentence::{Beside, sentence};
 
@@ -31,6 +31,8 @@ const FULL: f64 = 0.99;
 const RELIEVED: f64 = 0.97;
 /// How long an elastic resource must stay full, in seconds: it may yet be reclaimed.
 const ELASTIC_FULL: f64 = 300.0;
+/// How long what was paged for is held after its node was taken off, in seconds.
+const LEFT_HOLD: f64 = 3_600.0;
 /// A limit that moves by less is the same limit.
 const LIMIT_CHANGE: f64 = 0.01;
 /// Share of the time left by which the announced time may move at one evaluation.
@@ -284,6 +286,11 @@ impl Resource {
                 let hold = if quiet { a.config.stale_after.as_secs_f64() } else { object };
                 a.at.seconds_since(end) > hold
             }
+            // Nobody watches the node any more: it was taken off on purpose, or it died and nobody restarted it.
+            Some(end) if a.node.left.is_some() => {
+                let hold = if quiet { object } else { LEFT_HOLD };
+                a.at.seconds_since(end) > hold
+            }
             None if !self.key.object.is_empty() && node_alive(self.screen.received) && silent > object => true,
             _ => silent > a.config.gone_after.as_secs_f64(),
         }
@@ -312,7 +319,7 @@ impl Resource {
             self.grades.follow(self.screen.last, self.screen.y);
             self.refit(a, target);
         }
-        let view = target.map(|t| ClimbView::new(&self.screen, a.entry, t, ratio));
+        let view = target.map(|t| ClimbView::new(&self.screen, self.outlook.as_deref(), a.entry, t, ratio));
         let mixture = self.mix(a.at, view.as_ref());
         let elastic = a.entry.kind == ResourceKind::Elastic;
         let full = forecastable
@@ -378,7 +385,7 @@ impl Resource {
             at: a.at,
             sign: sign(a.entry),
             limit: target,
-            floor: a.entry.kind == ResourceKind::Elastic,
+            floor: self.screen.cycle().filter(|_| a.entry.kind == ResourceKind::Elastic),
             fingerprint: self.fingerprint,
             error: self.grades.error(),
             resamples: a.config.resamples,
@@ -427,8 +434,8 @@ impl Resource {
         let limit = limit_now(entry, &self.cells, cells).or(self.limit);
         let used = sign(entry) * self.screen.y;
         let ratio = ratio(entry, &self.cells, cells, limit, used);
-        let view = limit.map(|l| ClimbView::new(&self.screen, entry, sign(entry) * l, ratio));
         let outlook = self.outlook.as_deref();
+        let view = limit.map(|l| ClimbView::new(&self.screen, outlook, entry, sign(entry) * l, ratio));
         let mixture = outlook.zip(view.as_ref()).map(|(o, v)| o.mix(shown.at, v.reach, self.stretch(o, shown.at)));
         let exhausted = shown.state == ForecastState::Exhausted;
         let (time_to_exhaustion, probability) = match &mixture {
@@ -598,9 +605,4 @@ fn ratio(entry: &Entry, cells: &Cells, table: &[Cell], limit: Option<f64>, value
         }
     };
     Some(ratio.max(0.0)).filter(|r| r.is_finite())
-}
-
-/// Says how an outlook weighs what earlier climbs came to.
-fn reach_of(entry: &Entry, done: f64, ratio: Option<f64>, explaining: usize, outgrown: usize) -> f64 {
-    outlook::reach(entry.resets.exponent(), done, ratio, explaining, outgrown)
 }

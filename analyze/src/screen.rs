@@ -25,6 +25,9 @@ const SWING_SHARE: f64 = 0.01;
 /// Share of a rise that a fall takes back to end the climb.
 const FALL_SHARE: f64 = 0.5;
 
+/// Ends of climbs kept, to know their pace.
+const ENDS_MAX: usize = 5;
+
 /// Why a segment began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Cause {
@@ -106,6 +109,8 @@ pub(crate) struct Screen {
     pub climb: Climb,
     /// Earlier climbs that ended by themselves.
     pub past: Vec<Past>,
+    /// When the last few of them ended.
+    ends: Vec<Timestamp>,
     steps: [f64; 2],
     averages: [Average; 5],
     fall: Option<Fall>,
@@ -125,6 +130,7 @@ state_struct!(Screen {
     noise,
     climb,
     past,
+    ends,
     steps,
     averages,
     fall,
@@ -147,6 +153,7 @@ impl Screen {
             noise: 0.0,
             climb: Climb::new(ts, y),
             past: Vec::new(),
+            ends: Vec::new(),
             steps: [0.0; 2],
             averages: [Average::default(); 5],
             fall: None,
@@ -268,6 +275,12 @@ impl Screen {
         false
     }
 
+    /// Returns the longest time between the last ends of climbs, `None` while fewer than three have ended.
+    pub(crate) fn cycle(&self) -> Option<f64> {
+        let pauses = self.ends.windows(2).map(|w| w[1].seconds_since(w[0]));
+        (self.ends.len() >= 3).then(|| pauses.fold(1.0, f64::max))
+    }
+
     /// Smallest fall that counts.
     pub(crate) fn swing(&self, limit: Option<f64>) -> f64 {
         let headroom = limit.map_or(0.0, |l| (l - self.climb.low).max(0.0));
@@ -289,12 +302,19 @@ impl Screen {
     fn remember(&mut self, end: Timestamp) {
         let past = self.climb.ended(end);
         climb::remember(&mut self.past, past);
+        if self.ends.len() == ENDS_MAX {
+            self.ends.remove(0);
+        }
+        self.ends.push(end);
     }
 
     fn cut(&mut self, cause: Cause, ts: Timestamp, y: f64) {
         self.since = ts;
         self.cause = cause;
         self.cuts += 1;
+        if cause != Cause::Reset {
+            self.ends.clear();
+        }
         self.samples = 0;
         self.fall = None;
         self.late_since = None;

@@ -139,7 +139,8 @@ proptest! {
 #[test]
 fn a_page_never_comes_from_nonsense() {
     // Limits of zero, below the use, negative, absurd or missing; two points; constants; time that stands still.
-    for (limit, value) in [(0.0, 10.0), (-5.0, 10.0), (1e300, 10.0), (f64::NAN, 10.0), (100.0, f64::NAN), (100.0, -1e9)] {
+    for (limit, value) in [(0.0, 10.0), (-5.0, 10.0), (1e300, 10.0), (f64::NAN, 10.0), (100.0, f64::NAN), (100.0, -1e9)]
+    {
         let mut world = World::new();
         for i in 0..60 {
             let mut batch = Batch::default();

@@ -40,6 +40,9 @@ scripts! {
     mailbox,
     cgroup_page_cache,
     plateau,
+    elastic_heap,
+    node_taken_off,
+    burst_after_quiet,
 }
 
 #[test]

@@ -166,8 +166,7 @@ resources:
         observe(&mut a, now, all(now, 60.0));
         evaluate(&mut a, now);
     }
-    let mut b =
-        Analyzer::restore(Catalogue::parse(two).unwrap(), AnalyzeConfig::default(), &a.snapshot()).unwrap();
+    let mut b = Analyzer::restore(Catalogue::parse(two).unwrap(), AnalyzeConfig::default(), &a.snapshot()).unwrap();
     assert_eq!(b.forecasts().map(|f| f.key.resource.as_str()).collect::<Vec<_>>(), ["b"], "what was known is shown");
     observe(&mut b, 1200, all(1200, 60.0));
     let e = evaluate(&mut b, 1200);
@@ -184,9 +183,51 @@ resources:
 #[test]
 fn nothing_is_said_about_series_that_no_entry_names_but_their_node_is_seen() {
     let mut a = Analyzer::new(Catalogue::builtin(), AnalyzeConfig::default());
-    observe(&mut a, 1000, vec![(7, series("http_requests_total", &[("instance", "web:1"), ("job", "web")], 1000, 1.0))]);
+    observe(
+        &mut a,
+        1000,
+        vec![(7, series("http_requests_total", &[("instance", "web:1"), ("job", "web")], 1000, 1.0))],
+    );
     assert!(evaluate(&mut a, 1000).changed.is_empty());
     let nodes = a.nodes();
     assert_eq!((nodes[0].node.as_str(), nodes[0].family.as_str(), nodes[0].up), ("web:1", "web", Some(true)));
     assert!(!nodes[0].configured);
+}
+
+/// A snapshot of version 1 as it was first written; it must open for ever.
+#[test]
+fn the_frozen_snapshot_opens() {
+    let one = "resources: [{resource: a, unit: x, kind: hard, used: a_used, limit: a_limit, harm: [a_total]}]";
+    let frozen = include_bytes!("../../fixtures/snapshot-v1.bin");
+    let a = Analyzer::restore(Catalogue::parse(one).unwrap(), AnalyzeConfig::default(), frozen).unwrap();
+    assert_eq!(a.snapshot(), frozen, "the same version writes what it read");
+    let said: Vec<(String, ForecastState, Option<f64>)> =
+        a.forecasts().map(|f| (f.key.to_string(), f.state, f.used_ratio)).collect();
+    assert_eq!(said, [("n/a".to_owned(), ForecastState::Learning, Some(0.15))]);
+    assert_eq!(a.nodes()[0].up, Some(true));
+}
+
+/// Writes the fixture above; run by hand when a new version is made.
+#[test]
+fn a_snapshot_like_the_frozen_one_is_written() {
+    let one = "resources: [{resource: a, unit: x, kind: hard, used: a_used, limit: a_limit, harm: [a_total]}]";
+    let mut a = Analyzer::new(Catalogue::parse(one).unwrap(), AnalyzeConfig::default());
+    for i in 0..40 {
+        let now = 1_000 + 10 * i;
+        observe(
+            &mut a,
+            now,
+            vec![
+                (0, series("a_used", &[("node", "n"), ("job", "j")], now, (i % 12 * 10) as f64)),
+                (1, series("a_limit", &[("node", "n"), ("job", "j")], now, 200.0)),
+                (2, series("up", &[("node", "n"), ("job", "j")], now, 1.0)),
+            ],
+        );
+        evaluate(&mut a, now);
+    }
+    let bytes = a.snapshot();
+    if let Ok(path) = std::env::var("FOREWARN_WRITE_FIXTURE") {
+        std::fs::write(path, &bytes).unwrap();
+    }
+    assert_eq!(&bytes[..6], b"FWAN\x01\0");
 }

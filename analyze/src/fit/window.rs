@@ -28,15 +28,22 @@ pub(crate) struct Chosen {
 /// # Source
 /// Lepski 1991; Katkovnik 1999, *A new method for varying adaptive bandwidth selection* (intersection of confidence
 /// intervals).
-pub(crate) fn choose(points: &[(f64, f64)], floor: bool) -> Option<Chosen> {
+///
+/// - `floor`: the longest time between collections, when the floor counts: the shortest window then holds
+///   [`SHORTEST`] of them.
+pub(crate) fn choose(points: &[(f64, f64)], floor: Option<f64>) -> Option<Chosen> {
     let mut best: Option<Chosen> = None;
     let (mut low, mut high) = (f64::NEG_INFINITY, f64::INFINITY);
     let mut contradicted = false;
+    if points.len() < SHORTEST {
+        return best;
+    }
     let mut n = SHORTEST;
+    if let Some(cycle) = floor {
+        let from = points[points.len() - 1].0 - cycle * SHORTEST as f64;
+        n = n.max(points.len() - points.partition_point(|p| p.0 < from));
+    }
     loop {
-        if points.len() < SHORTEST {
-            return best;
-        }
         let n_now = n.min(points.len());
         let first = points.len() - n_now;
         if let Some(line) = theil_sen(&decimate(&points[first..], floor)) {
@@ -62,13 +69,14 @@ pub(crate) fn choose(points: &[(f64, f64)], floor: bool) -> Option<Chosen> {
 }
 
 /// Brings points down to at most [`POINTS_MAX`] by equal spans of time: the median of each, or its minimum when the
-/// floor counts (then in fewer, so that each span holds several).
-pub(crate) fn decimate(points: &[(f64, f64)], floor: bool) -> Vec<(f64, f64)> {
-    let buckets = if floor { (points.len() / 6).clamp(SHORTEST, POINTS_MAX) } else { POINTS_MAX };
-    if points.len() <= buckets {
-        return points.to_vec();
-    }
-    let (start, end) = (points[0].0, points[points.len() - 1].0);
+/// floor counts (then no span is shorter than `floor`, so that each holds a collection).
+pub(crate) fn decimate(points: &[(f64, f64)], floor: Option<f64>) -> Vec<(f64, f64)> {
+    let Some((start, end)) = points.first().zip(points.last()).map(|(a, b)| (a.0, b.0)) else { return Vec::new() };
+    let buckets = match floor {
+        Some(cycle) => (((end - start) / cycle) as usize).clamp(1, POINTS_MAX),
+        None if points.len() <= POINTS_MAX => return points.to_vec(),
+        None => POINTS_MAX,
+    };
     let width = (end - start) / buckets as f64;
     let mut out = Vec::with_capacity(buckets);
     let mut rest = points;
@@ -79,7 +87,7 @@ pub(crate) fn decimate(points: &[(f64, f64)], floor: bool) -> Vec<(f64, f64)> {
         if here.is_empty() {
             continue;
         }
-        if floor {
+        if floor.is_some() {
             out.extend(here.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1)));
         } else {
             let t = here.iter().map(|p| p.0).sum::<f64>() / here.len() as f64;
@@ -101,7 +109,7 @@ mod tests {
     #[test]
     fn a_line_is_used_whole() {
         let points: Vec<(f64, f64)> = (0..300).map(|i| (at(i, 300), f64::from(i) + f64::from(i * 31 % 7))).collect();
-        let chosen = choose(&points, false).unwrap();
+        let chosen = choose(&points, None).unwrap();
         assert_eq!(chosen.first, 0);
         assert!((chosen.line.slope - 0.1).abs() < 0.002);
     }
@@ -112,7 +120,7 @@ mod tests {
             let points: Vec<(f64, f64)> = (0..400)
                 .map(|i| (at(i, 400), 100.0 + f64::from((i - 400 + since).max(0)) * 5.0 + f64::from(i * 31 % 7) * 0.1))
                 .collect();
-            let chosen = choose(&points, false).unwrap();
+            let chosen = choose(&points, None).unwrap();
             let slope = chosen.line.slope;
             assert!((slope - 0.5).abs() < 0.08, "{since} samples after: {slope}");
             assert!(!chosen.reaches_back);
@@ -123,14 +131,14 @@ mod tests {
     fn the_floor_of_a_saw_tooth_is_its_trend() {
         let points: Vec<(f64, f64)> =
             (0..400).map(|i| (at(i, 400), f64::from(i % 20) * 50.0 + f64::from(i) * 0.2)).collect();
-        let slope = theil_sen(&decimate(&points, true)).unwrap().slope;
-        assert!((slope - 0.02).abs() < 0.1, "{slope}");
+        let slope = theil_sen(&decimate(&points, Some(200.0))).unwrap().slope;
+        assert!((slope - 0.02).abs() < 0.002, "{slope}");
     }
 
     #[test]
     fn decimation_keeps_order_and_bounds() {
         let points: Vec<(f64, f64)> = (0..10_000).map(|i| (f64::from(i).powf(1.3), f64::from(i % 10))).collect();
-        let few = decimate(&points, false);
+        let few = decimate(&points, None);
         assert!(few.len() <= POINTS_MAX);
         assert!(few.windows(2).all(|w| w[0].0 < w[1].0));
         assert!(few.iter().all(|p| (0.0..=9.0).contains(&p.1)));

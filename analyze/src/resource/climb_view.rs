@@ -1,9 +1,10 @@
 //! The present climb against earlier ones.
 
-use crate::catalogue::Entry;
-use crate::screen::{Screen, compare};
+use forewarn_schemas::ResourceKind;
 
-use super::reach_of;
+use crate::catalogue::Entry;
+use crate::outlook::{Outlook, reach};
+use crate::screen::{Screen, compare};
 
 /// What the climbs say at one time.
 pub(crate) struct ClimbView {
@@ -14,12 +15,28 @@ pub(crate) struct ClimbView {
 }
 
 impl ClimbView {
-    /// Looks at the climbs of `screen` on the way to `limit` (y-space).
-    pub(crate) fn new(screen: &Screen, entry: &Entry, limit: f64, ratio: Option<f64>) -> Self {
-        let low = screen.climb.low;
-        let way = limit - low;
-        let done = if way > 0.0 { (screen.y - low) / way } else { 1.0 };
+    /// Looks at the climbs of `screen` on the way to `limit` (y-space). Of an elastic resource the floor climbs, so
+    /// what is seen on the way of each collection says nothing; and before any collection was seen, it is as likely as
+    /// not that there will be one.
+    pub(crate) fn new(
+        screen: &Screen,
+        outlook: Option<&Outlook>,
+        entry: &Entry,
+        limit: f64,
+        ratio: Option<f64>,
+    ) -> Self {
+        let share = |low: f64, now: f64| if limit > low { (now - low) / (limit - low) } else { 1.0 };
+        let exponent = entry.resets.exponent();
+        if entry.kind == ResourceKind::Elastic && screen.cycle().is_some() {
+            let done = outlook.map_or(0.0, |o| {
+                let rise = o.slope.per_second * o.fitted.seconds_since(o.since);
+                share(o.level - rise, o.level)
+            });
+            return Self { reach: reach(exponent, done, None, 0, 0), explaining: 0 };
+        }
+        let elastic = entry.kind == ResourceKind::Elastic;
         let (explaining, outgrown) = compare(&screen.climb, &screen.past, screen.y, limit, screen.noise);
-        Self { reach: reach_of(entry, done, ratio, explaining, outgrown), explaining }
+        let reach = reach(exponent, share(screen.climb.low, screen.y), ratio, explaining, outgrown);
+        Self { reach: if elastic { 0.5 * reach } else { reach }, explaining }
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! load SERIES constant V | line FROM PER_SECOND | saw LOW HIGH PERIOD | sine MEAN AMPLITUDE PERIOD
-//!      [noise SIGMA] [ar PHI] [every 10s]      samples come from now on; `last` as FROM or V goes on from where it is
+//!      [drift PER_SECOND] [noise SIGMA] [ar PHI] [every 10s]      samples come from now on; `last` as FROM or V goes on from where it is
 //! stop SERIES | stale SERIES                   no more samples, without or with a stale marker
 //! never KEY STATE[,STATE…]                     must not be seen while time moves, until `allow KEY`
 //! run DURATION                                 moves time
@@ -28,6 +28,12 @@ use forewarn_schemas::forecast::Level;
 use forewarn_schemas::matcher::Selector;
 use forewarn_schemas::units::parse_duration;
 use forewarn_schemas::{Batch, Forecast, Labels, METRIC_NAME, STALE_NAN, Sample, SeriesId, TimeRange, Timestamp};
+
+/// What the built-in catalogue has no example of: an elastic resource.
+const HEAP: &str = "
+resources:
+  - {resource: heap, unit: bytes, kind: elastic, used: jvm_used, limit: jvm_limit}
+";
 
 /// All samples ever loaded.
 #[derive(Default)]
@@ -98,6 +104,7 @@ struct Source {
     shape: Shape,
     since: i64,
     every: i64,
+    drift: f64,
     sigma: f64,
     phi: f64,
     wander: f64,
@@ -116,7 +123,7 @@ impl Source {
         };
         let scale = (1.0 - self.phi * self.phi).sqrt();
         self.wander = self.phi * self.wander + scale * self.sigma * self.dice.normal();
-        self.last = shape + self.wander;
+        self.last = shape + self.drift * t + self.wander;
         self.last
     }
 }
@@ -136,9 +143,10 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         let config = AnalyzeConfig::default();
+        let catalogue = Catalogue::builtin().extended(HEAP).expect("it is valid");
         Self {
-            analyzer: Analyzer::new(Catalogue::builtin(), config.clone()),
-            shadow: Analyzer::new(Catalogue::builtin(), config.clone()),
+            analyzer: Analyzer::new(catalogue.clone(), config.clone()),
+            shadow: Analyzer::new(catalogue, config.clone()),
             now: 1_767_600_000,
             memory: Memory::default(),
             sources: Vec::new(),
@@ -165,7 +173,8 @@ impl World {
         let at = Timestamp::from_secs(self.now);
         if self.dice.next().is_multiple_of(29) {
             let bytes = self.shadow.snapshot();
-            self.shadow = Analyzer::restore(self.analyzer.catalogue().clone(), self.config.clone(), &bytes).expect("own snapshot");
+            self.shadow = Analyzer::restore(self.analyzer.catalogue().clone(), self.config.clone(), &bytes)
+                .expect("own snapshot");
             assert_eq!(self.shadow.snapshot(), bytes, "a restored snapshot is not the same at {at}");
         }
         let said = self.analyzer.evaluate(at, &self.memory);
@@ -291,6 +300,7 @@ impl World {
             shape: Shape::Constant(0.0),
             since: self.now,
             every: 10,
+            drift: 0.0,
             sigma: 0.0,
             phi: 0.0,
             wander: 0.0,
@@ -314,6 +324,10 @@ impl World {
                 }
                 ("sine", [mean, amplitude, period, rest @ ..]) => {
                     source.shape = Shape::Sine(number(mean), number(amplitude), seconds(period) as f64);
+                    rest
+                }
+                ("drift", [slope, rest @ ..]) => {
+                    source.drift = number(slope);
                     rest
                 }
                 ("noise", [sigma, rest @ ..]) => {
