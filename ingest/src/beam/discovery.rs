@@ -62,7 +62,7 @@ pub async fn run(
             Some(ended) = watcher.tasks.join_next() => watcher.ended(ended),
         }
     }
-    // The tasks heard the same token.
+    // The tasks heard the same token, and each ends within a second or so.
     while watcher.tasks.join_next().await.is_some() {}
 }
 
@@ -111,11 +111,9 @@ impl Watcher {
     }
 
     fn start(&mut self, name: &str, place: Place, cookie: CookieSource, us: Identity, key: Option<String>) {
-        let node = Node::new(self.shared.clone(), name, place, cookie, us);
-        let cancel = self.cancel.child_token();
+        let node = Node::new(self.shared.clone(), name, place, cookie, us, self.cancel.child_token());
         self.tasks.spawn(async move {
-            // Everything that a node holds is dropped where it stands: sockets close, samples in hand are lost.
-            let _ = cancel.run_until_cancelled(node.watch()).await;
+            node.watch().await;
             key
         });
     }

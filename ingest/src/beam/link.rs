@@ -1,8 +1,12 @@
 //! One connection to a node: [`Driver`] moves the bytes, [`Client`] asks.
 //!
 //! Calls are written as they come and answered in any order; each has its own deadline. The driver is a future that its
-//! owner polls beside the questions, so there is no task to lose: when either is dropped, both are gone and the socket
-//! is closed. A call whose asker went away is abandoned on the node too (its worker is killed).
+//! owner polls beside the questions, so there is no task to lose. A call whose asker went away is abandoned on the node
+//! too (its worker is killed).
+//!
+//! When the client is dropped, the driver waits for what is still under way and only then closes. The emulator has a
+//! habit that makes this necessary: a worker that starts while its connection is being closed makes the node connect
+//! back to us, for which it loads a resolver, makes atoms and asks our epmd.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,7 +16,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 
 use super::call::Call;
 use super::term::Term;
@@ -31,6 +35,8 @@ const WAITING_BYTES_MAX: usize = 1 << 20;
 const READ_BYTES: usize = 16 << 10;
 /// Messages that are not for us taken in one second; a peer that sends more is cut off.
 const UNINVITED_MAX: usize = 1_000;
+/// Time that answers still under way have after the client is dropped.
+const DRAIN: Duration = Duration::from_secs(1);
 /// A call of which we never learnt the worker is forgotten after this time.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
@@ -49,6 +55,13 @@ pub(super) enum CallError {
     /// The connection is gone.
     #[error("the connection is gone")]
     Lost,
+}
+
+impl CallError {
+    /// Says whether the node starts no process because its process table is full.
+    pub(super) fn is_table_full(&self) -> bool {
+        matches!(self, Self::Refused(why) if &**why == "system_limit")
+    }
 }
 
 /// Why a connection ended.
@@ -76,7 +89,7 @@ struct Request {
     answer: oneshot::Sender<Result<Term, CallError>>,
 }
 
-/// Asks. Cheap to share by reference; when it is dropped, the driver ends.
+/// Asks. When it is dropped, the driver comes to its end.
 pub(super) struct Client {
     requests: mpsc::Sender<Request>,
     permits: Semaphore,
@@ -140,10 +153,8 @@ pub(super) fn link(stream: TcpStream, wire: Wire, frame_bytes_max: usize, call_t
 }
 
 impl Driver {
-    /// Runs until the connection ends or the client is dropped, and says why.
-    ///
-    /// # Errors
-    /// Always one; [`LinkError::Closed`] also for a dropped client.
+    /// Runs until the connection ends, and says why; [`LinkError::Closed`] also after the client was dropped and the
+    /// calls under way were answered or a second has passed.
     pub(super) async fn run(mut self) -> LinkError {
         match self.move_bytes().await {
             Ok(()) => LinkError::Closed,
@@ -155,7 +166,12 @@ impl Driver {
         let mut sweep = interval_at(Instant::now() + SWEEP_EVERY, SWEEP_EVERY);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut written = Instant::now();
+        let mut drain_until = None;
         loop {
+            let drained = self.pending.is_empty() && self.waiting.is_empty();
+            if drain_until.is_some_and(|end| drained || Instant::now() >= end) {
+                return Ok(());
+            }
             self.received.reserve(READ_BYTES);
             let (mut reader, mut writer) = self.stream.split();
             // Each arm is cancel safe: a read or write either happened or did not, and what waits stays in our buffers.
@@ -170,14 +186,18 @@ impl Driver {
                     self.waiting.advance(wrote?);
                     written = Instant::now();
                 }
-                request = self.requests.recv(), if self.waiting.len() < WAITING_BYTES_MAX => {
-                    let Some(request) = request else { return Ok(()) };
+                request = self.requests.recv(), if drain_until.is_none() && self.waiting.len() < WAITING_BYTES_MAX => {
+                    let Some(request) = request else {
+                        drain_until = Some(Instant::now() + DRAIN);
+                        continue;
+                    };
                     self.send(request);
                     // Those that wait already share the write.
                     while let Ok(request) = self.requests.try_recv() {
                         self.send(request);
                     }
                 }
+                () = sleep_until(drain_until.unwrap_or(written)), if drain_until.is_some() => return Ok(()),
                 now = sweep.tick() => {
                     self.uninvited = 0;
                     self.abandon_unwanted(now);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use forewarn_schemas::{Batch, Clock, Labels, Timestamp};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::config::BeamConfig;
@@ -70,6 +71,7 @@ pub(super) struct Node {
     facts: BTreeMap<String, String>,
     notice: Option<String>,
     last_poll: Option<Timestamp>,
+    stop: CancellationToken,
 }
 
 /// Why a connection is not there any more, or never was.
@@ -80,13 +82,20 @@ enum Outcome {
     Refused { error: String, mend: String, cookie: Option<Cookie> },
     /// Another task watches this node.
     Duplicate,
-    /// The log takes nothing any more.
-    Closed,
+    /// We are told to stop, or the log takes nothing any more.
+    Stopped,
 }
 
 impl Node {
     /// Makes a node of the configuration (`name` is its full name) or of discovery (the part before the `@`).
-    pub(super) fn new(shared: Shared, name: &str, place: Place, cookie: CookieSource, us: Identity) -> Self {
+    pub(super) fn new(
+        shared: Shared,
+        name: &str,
+        place: Place,
+        cookie: CookieSource,
+        us: Identity,
+        stop: CancellationToken,
+    ) -> Self {
         let alive = name.split('@').next().unwrap_or(name).to_owned();
         let full = name.contains('@').then(|| name.to_owned());
         let discovered = if matches!(place, Place::Host { .. }) { "config" } else { "local" };
@@ -105,16 +114,19 @@ impl Node {
             facts: BTreeMap::new(),
             notice: None,
             last_poll: None,
+            stop,
         }
     }
 
-    /// Watches the node until the log closes or, for a discovered node, until it has been gone for long.
+    /// Watches the node until it is told to stop, the log closes or a discovered node has been gone for long.
     pub(super) async fn watch(mut self) {
+        let stop = self.stop.clone();
         let mut attempt = 0;
         let mut gone_since = None;
         loop {
             let polled_before = self.last_poll;
-            let outcome = match self.address().await {
+            let Some(address) = stop.run_until_cancelled(self.address()).await else { return };
+            let outcome = match address {
                 Ok(Some(address)) => {
                     gone_since = None;
                     self.connected(address).await
@@ -133,12 +145,9 @@ impl Node {
                 self.forget().await;
                 return;
             }
-            let written = match outcome {
-                Outcome::Closed => return,
-                Outcome::Duplicate => {
-                    self.wait(REFUSED_WAIT, None, false).await;
-                    continue;
-                }
+            let (wait, cookie, down) = match outcome {
+                Outcome::Stopped => return,
+                Outcome::Duplicate => (REFUSED_WAIT, None, false),
                 Outcome::Down(error) => {
                     if attempt == 0 {
                         info!(node = self.label(), error, "beam node is down");
@@ -147,17 +156,17 @@ impl Node {
                     let unit = rand::random::<f64>();
                     let wait = backoff(attempt, unit);
                     attempt = attempt.saturating_add(1);
-                    self.wait(wait, None, true).await
+                    (wait, None, true)
                 }
                 Outcome::Refused { error, mend, cookie } => {
                     warn!(node = self.label(), error, mend, "beam node refused the collector");
                     self.report(Health::Refused, &error);
                     self.say(format!("node {} is not watched: {error}", self.label()), &mend);
                     attempt = 0;
-                    self.wait(REFUSED_WAIT, cookie, true).await
+                    (REFUSED_WAIT, cookie, true)
                 }
             };
-            if !written {
+            if stop.run_until_cancelled(self.wait(wait, cookie, down)).await != Some(true) {
                 return;
             }
         }
@@ -189,11 +198,13 @@ impl Node {
         self.warn_of_exposure(&found.place, found.exposed);
         let config = Arc::clone(&self.shared.config);
         let frame_bytes_max = config.reply_bytes_max.bytes() as usize;
-        let (driver, client, name) =
-            match dial(address, &self.us, &found.cookie, frame_bytes_max, config.call_timeout).await {
-                Ok(connection) => connection,
-                Err(error) => return self.refusal(&error, found.cookie, &found.place),
-            };
+        let stop = self.stop.clone();
+        let dialled = dial(address, &self.us, &found.cookie, frame_bytes_max, config.call_timeout);
+        let (driver, client, name) = match stop.run_until_cancelled(dialled).await {
+            None => return Outcome::Stopped,
+            Some(Ok(connection)) => connection,
+            Some(Err(error)) => return self.refusal(&error, found.cookie, &found.place),
+        };
         let expected = self.name.as_ref().filter(|_| self.base.discovered == "config");
         if expected.is_some_and(|n| *n != name) || name.split('@').next() != Some(&self.alive) {
             return Outcome::Down(format!("the node at {address} calls itself {name:?}"));
@@ -202,11 +213,16 @@ impl Node {
             return Outcome::Duplicate;
         }
         self.facts = BTreeMap::from([("address".to_owned(), address.to_string())]);
-        // Driver and questions live and end together; both are dropped with this future.
-        tokio::select! {
-            why = driver.run() => Outcome::Down(why.to_string()),
+        let mut driving = std::pin::pin!(driver.run());
+        let outcome = tokio::select! {
+            why = &mut driving => return Outcome::Down(why.to_string()),
             outcome = self.ask(&client, &config) => outcome,
-        }
+            () = stop.cancelled() => Outcome::Stopped,
+        };
+        // No more questions: the driver ends when those under way are answered, or a second later.
+        drop(client);
+        driving.await;
+        outcome
     }
 
     /// Takes the name that the node gave itself; false when another task watches that node.
@@ -278,7 +294,7 @@ impl Node {
                 let rows = rows.into_iter().filter_map(|(name, v)| Some((base.labels(name, "")?, v))).collect();
                 lock(&slow).write(rows, false, ts, &mut batch);
                 if !submit(&shared, batch).await {
-                    return Outcome::Closed;
+                    return Outcome::Stopped;
                 }
             }
         };
@@ -325,7 +341,7 @@ impl Node {
         self.polled.write(rows, poll.complete && mailboxes_complete, ts, &mut batch);
         self.write_up(1.0, ts, &mut batch);
         if !submit(&self.shared, batch).await {
-            return Some(Outcome::Closed);
+            return Some(Outcome::Stopped);
         }
         self.last_poll = Some(ts);
         self.facts.extend(session.facts.clone());

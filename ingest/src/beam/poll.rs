@@ -103,7 +103,9 @@ impl Session {
             file(HostFile::Cgroup),
         );
         // A full process table refuses all of this, and is the moment in which the node must not be lost.
-        if let Err(why @ (CallError::Late | CallError::Lost)) = &otp {
+        if let Err(why) = &otp
+            && !why.is_table_full()
+        {
             return Err(why.clone());
         }
         let number = |answer: Result<Term, CallError>| answer.ok().and_then(|t| t.int());
@@ -129,15 +131,16 @@ impl Session {
     /// Asks everything at once.
     ///
     /// # Errors
-    /// [`CallError::Lost`] when the connection is gone, [`CallError::Late`] when nothing at all was answered in time.
+    /// [`CallError::Lost`] when the connection is gone; another when nothing at all was answered.
     pub(super) async fn poll(&mut self, client: &Client) -> Result<Poll, CallError> {
         let calls = self.calls();
         let answers = join_all(calls.iter().map(|call| client.call(call.clone()))).await;
         if answers.contains(&Err(CallError::Lost)) {
             return Err(CallError::Lost);
         }
-        if answers.iter().all(|a| *a == Err(CallError::Late)) {
-            return Err(CallError::Late);
+        let alive = answers.iter().any(|a| a.as_ref().err().is_none_or(CallError::is_table_full));
+        if let (false, Some(Err(why))) = (alive, answers.first()) {
+            return Err(why.clone());
         }
         let mut poll = Poll { rows: Vec::with_capacity(64), complete: !answers.contains(&Err(CallError::Late)) };
         let mut files = BTreeMap::new();
@@ -146,8 +149,7 @@ impl Session {
             match (call, answer) {
                 (Call::ReadFile(file), Ok(answer)) => files.extend(text_of(&answer).map(|t| (file.clone(), t))),
                 (_, Ok(answer)) => self.rows(call, &answer, &mut poll.rows),
-                (_, Err(CallError::Refused(why))) if &*why == "system_limit" => table_full = true,
-                (_, Err(_)) => {}
+                (_, Err(why)) => table_full |= why.is_table_full(),
             }
         }
         let of = |rows: &[Row], name| rows.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
@@ -197,8 +199,9 @@ impl Session {
             }
             Call::MonotonicTime => {
                 let uptime = self.start.zip(answer.int());
-                add("beam_uptime_seconds", uptime.map(|((start, per), now)| now.saturating_sub(start) as f64 / per));
-                add("beam_start_time_seconds", self.start_time);
+                let uptime = uptime.map(|((start, per_second), now)| now.saturating_sub(start) as f64 / per_second);
+                add("beam_uptime_seconds", uptime);
+                add("beam_start_time_seconds", uptime.and(self.start_time));
             }
             Call::SystemInfo(item) => {
                 if let Some((_, name)) = SYSTEM_INFO.iter().find(|(i, _)| i == item) {

@@ -1,0 +1,122 @@
+//! A node that goes down and comes back, and one that refuses us.
+
+#[path = "beam_support/erlang.rs"]
+#[allow(dead_code, reason = "each test uses a part")]
+mod erlang;
+#[path = "beam_support/watching.rs"]
+#[allow(dead_code, reason = "each test uses a part")]
+mod watching;
+
+use std::time::Duration;
+
+use erlang::{Epmd, erlang_is_there};
+use forewarn_ingest::beam::BeamConfig;
+use forewarn_ingest::status::Health;
+use forewarn_schemas::Timestamp;
+use watching::{Seen, Watching, config};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_node_is_down_until_it_is_back() {
+    if !erlang_is_there("a_killed_node_is_down_until_it_is_back") {
+        return;
+    }
+    let epmd = Epmd::start();
+    let node = epmd.node(&["-sname", "phoenix"]);
+    let watching = Watching::start(config(epmd.port, epmd.cookie_file("c", "COOKIE")));
+    let first = watching.sample("beam_start_time_seconds", Timestamp::MIN, |_| true).await;
+    watching.sample("beam_fds", Timestamp::MIN, |_| true).await;
+    watching.health(Health::Up).await;
+    drop(node);
+    let down = watching.sample("beam_up", first.ts, |s| s.value == 0.0).await;
+    // Every other series has ended, in the same moment or before.
+    let ended = |metric: &'static str| {
+        move |seen: &[Seen]| seen.iter().rfind(|s| s.is(metric)).filter(|s| s.is_end()).map(|s| s.ts)
+    };
+    for metric in ["beam_processes", "beam_memory_used_bytes", "beam_uptime_seconds", "beam_fds"] {
+        let at = watching.until(metric, ended(metric)).await;
+        assert!(at <= down.ts, "{metric}");
+    }
+    let target = watching.health(Health::Down).await;
+    assert!(!target.error.is_empty());
+    // It keeps being written as down.
+    let again = watching.sample("beam_up", down.ts, |s| s.value == 0.0).await;
+
+    let _node = epmd.node(&["-sname", "phoenix"]);
+    let up = watching.sample("beam_up", again.ts, |s| s.value == 1.0).await;
+    let second = watching.sample("beam_start_time_seconds", again.ts, |s| !s.is_end()).await;
+    assert!(second.value > first.value, "the restart shows: {} then {}", first.value, second.value);
+    assert_eq!((up.labels, second.labels), (down.labels, first.labels), "the same series go on");
+    watching.health(Health::Up).await;
+    watching.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_cookie_is_not_tried_again_until_it_is_mended() {
+    if !erlang_is_there("a_wrong_cookie_is_not_tried_again_until_it_is_mended") {
+        return;
+    }
+    let epmd = Epmd::start();
+    let node = epmd.node(&["-sname", "shut"]);
+    let _open = epmd.node(&["-sname", "open", "-setcookie", "OTHER"]);
+    let cookie = epmd.cookie_file("c", "OTHER");
+    let watching = Watching::start(config(epmd.port, cookie.clone()));
+    let refused = watching.health(Health::Refused).await;
+    assert_eq!(refused.error, "the cookie is wrong");
+    let notice = watching.board.notices().into_iter().find(|n| n.message.contains("shut")).unwrap();
+    assert!(notice.mend.contains("cookie") && !format!("{notice:?}{refused:?}").contains("OTHER"), "{notice:?}");
+
+    // Twenty more rounds of the other node, at which this one could have been tried, and was not: it logs each try.
+    let ups = |seen: &[Seen]| seen.iter().filter(|s| s.is("beam_up") && s.value == 1.0).count();
+    let so_far = ups(&watching.all());
+    watching.until("polls of the other node", |seen| (ups(seen) >= so_far + 20).then_some(())).await;
+    let printed = node.printed().join("\n");
+    let tries = printed.matches("Connection attempt from node").count();
+    assert!(tries <= 1, "{tries} tries: {printed}");
+    assert!(watching.all().iter().all(|s| s.labels.get("family") == Some("open")), "nothing of a node not joined");
+
+    // Mended: the file has another cookie, which is noticed long before five minutes have passed.
+    epmd.cookie_file("c", "COOKIE");
+    let mine = |s: &Seen| s.value == 1.0 && s.labels.get("family") == Some("shut");
+    watching.sample("beam_up", Timestamp::MIN, mine).await;
+    assert!(watching.board.notices().is_empty(), "{:?}", watching.board.notices());
+    watching.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_discovered_node_that_stays_away_is_forgotten() {
+    if !erlang_is_there("a_discovered_node_that_stays_away_is_forgotten") {
+        return;
+    }
+    let epmd = Epmd::start();
+    let node = epmd.node(&["-sname", "guest"]);
+    let forget_after = Duration::from_millis(300);
+    let cookie = epmd.cookie_file("c", "COOKIE");
+    let watching = Watching::start(BeamConfig { forget_after, ..config(epmd.port, cookie) });
+    let up = watching.sample("beam_up", Timestamp::MIN, |s| s.value == 1.0).await;
+    drop(node);
+    let end = watching.sample("beam_up", up.ts, Seen::is_end).await;
+    let downs = watching.all().iter().filter(|s| s.is("beam_up") && s.ts < end.ts && s.value == 0.0).count();
+    assert!(downs > 0, "it was down before it was forgotten");
+    assert_eq!(watching.board.targets(), []);
+    // The same name is watched anew.
+    let _node = epmd.node(&["-sname", "guest"]);
+    watching.sample("beam_up", end.ts, |s| s.value == 1.0).await;
+    watching.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cookie_that_others_can_read_is_told_of() {
+    use std::os::unix::fs::PermissionsExt;
+    if !erlang_is_there("a_cookie_that_others_can_read_is_told_of") {
+        return;
+    }
+    let epmd = Epmd::start();
+    let _node = epmd.node(&["-sname", "careless"]);
+    let cookie = epmd.cookie_file("c", "COOKIE");
+    std::fs::set_permissions(&cookie, std::fs::Permissions::from_mode(0o444)).unwrap();
+    let watching = Watching::start(config(epmd.port, cookie));
+    watching.sample("beam_up", Timestamp::MIN, |s| s.value == 1.0).await;
+    let notices = watching.board.notices();
+    assert!(notices.len() == 1 && notices[0].mend.starts_with("chmod 400 "), "{notices:?}");
+    watching.stop().await;
+}
