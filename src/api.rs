@@ -179,10 +179,15 @@ async fn nodes(State(app): State<Arc<App>>) -> Response {
     answer::success(&nodes)
 }
 
-async fn index(State(app): State<Arc<App>>) -> Response {
+/// The page; the parameters are those of `/api/v1/forecasts`, as the links in notifications have them.
+async fn index(State(app): State<Arc<App>>, Query(wanted): Query<HashMap<String, String>>) -> Response {
+    let forecasts = match filtered(&app, &wanted) {
+        Ok(forecasts) => forecasts,
+        Err(e) => return (StatusCode::BAD_REQUEST, e).into_response(),
+    };
     // While it stops the page goes without alerts.
     let alerts = app.alerts.alerts().await.unwrap_or_default();
-    let data = tokio::task::spawn_blocking(move || collect(&app, alerts)).await;
+    let data = tokio::task::spawn_blocking(move || collect(&app, forecasts, alerts)).await;
     match data {
         Ok(data) => {
             let headers = [
@@ -196,9 +201,9 @@ async fn index(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-fn collect(app: &App, alerts: Vec<AlertView>) -> Data {
-    let (mut urgent, mut quiet): (Vec<_>, Vec<_>) = app.views.forecasts().into_iter().partition(|f| page::is_urgent(f));
-    urgent.sort_by(|a, b| page::by_urgency(a, b));
+/// `forecasts` are by urgency.
+fn collect(app: &App, forecasts: Vec<Arc<Forecast>>, alerts: Vec<AlertView>) -> Data {
+    let (mut urgent, mut quiet): (Vec<_>, Vec<_>) = forecasts.into_iter().partition(|f| page::is_urgent(f));
     quiet.sort_by(|a, b| {
         let full = |f: &Forecast| f.used_ratio.unwrap_or(-1.0);
         full(b).total_cmp(&full(a)).then_with(|| a.key.cmp(&b.key))

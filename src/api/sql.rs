@@ -65,7 +65,8 @@ pub async fn answer(store: &Store, query: &str, format: Format, limits: SqlLimit
         Err(error) => {
             let (status, kind) = match &error {
                 StoreError::Query(_) => (StatusCode::BAD_REQUEST, "bad_data"),
-                _ => (StatusCode::UNPROCESSABLE_ENTITY, "execution"),
+                StoreError::Limit(_) => (StatusCode::UNPROCESSABLE_ENTITY, "execution"),
+                _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             };
             answer::error(status, kind, &error.to_string())
         }

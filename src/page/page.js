@@ -3,7 +3,7 @@
 async function refresh() {
   if (document.hidden) return;
   try {
-    const answer = await fetch("/", { headers: { accept: "text/html" }, signal: AbortSignal.timeout(10000) });
+    const answer = await fetch("/" + location.search, { headers: { accept: "text/html" }, signal: AbortSignal.timeout(10000) });
     if (!answer.ok) throw new Error(String(answer.status));
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("content");
     document.title = fresh.dataset.title;

@@ -73,23 +73,25 @@ pub trait Vfs: Send + Sync + Debug {
         Ok(out)
     }
 
-    /// Publishes a file: writes `temp` beside `path`, syncs it, renames it without replacing, syncs the directory.
-    /// `AlreadyExists`, with `path` unchanged, if it exists. A left-over `temp` of an earlier crash is replaced.
+    /// Publishes a file: writes `path.tmp`, syncs it, renames it without replacing, syncs the directory.
+    /// `AlreadyExists`, with `path` unchanged, if it exists. A left-over one of an earlier crash is replaced.
     fn publish(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        let temp = path.with_extension("tmp");
-        match self.remove(&temp) {
+        let mut temp = path.as_os_str().to_owned();
+        temp.push(".tmp");
+        let temp = Path::new(&temp);
+        match self.remove(temp) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        let mut file = self.open(&temp, Open::CreateNew)?;
+        let mut file = self.open(temp, Open::CreateNew)?;
         file.append(content)?;
         file.sync()?;
         drop(file);
-        let renamed = self.rename_no_replace(&temp, path);
+        let renamed = self.rename_no_replace(temp, path);
         if renamed.is_err() {
             // The temporary file is worth nothing; that the rename failed is what the caller must hear.
-            let _ = self.remove(&temp);
+            let _ = self.remove(temp);
         }
         renamed?;
         self.sync_dir(dir)
