@@ -74,7 +74,7 @@ impl Pipeline {
         let clock: Arc<dyn Clock> = system_clock.clone();
         let partitions = data.partitions();
         let (log, recovery) =
-            EmbeddedLog::open(vfs.clone(), &data.log(), partitions, EmbeddedLogConfig::default(), registry)
+            EmbeddedLog::open(vfs.clone(), data.log(), partitions, EmbeddedLogConfig::default(), registry)
                 .with_context(|| format!("the log in {} cannot be opened", data.log().display()))?;
         let blocks = Arc::new(LocalBlocks::new(vfs, data.blocks()));
         let store = Store::open(blocks, partitions, config.store.clone(), registry)

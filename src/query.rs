@@ -114,7 +114,7 @@ async fn from_directory(dir: &Path, args: &QueryArgs) -> anyhow::Result<Body> {
     let vfs: Arc<dyn Vfs> = Arc::new(StdVfs);
     let blocks = LocalBlocks::new(vfs.clone(), data.blocks());
     let store = Store::open(Arc::new(blocks), data.partitions(), StoreConfig::default(), &registry)?;
-    let (log, _) = EmbeddedLog::open(vfs, &data.log(), data.partitions(), EmbeddedLogConfig::default(), &registry)?;
+    let (log, _) = EmbeddedLog::open(vfs, data.log(), data.partitions(), EmbeddedLogConfig::default(), &registry)?;
     for p in (0..data.partitions()).map(PartitionId) {
         let mut next = store.checkpoint(p);
         while next < log.bounds(p).end {

@@ -33,7 +33,7 @@ impl Life {
         let vfs = Arc::new(StdVfs);
         let registry = Registry::new();
         let (log, recovery) =
-            EmbeddedLog::open(vfs.clone(), &dir.join("log"), 1, EmbeddedLogConfig::default(), &registry).unwrap();
+            EmbeddedLog::open(vfs.clone(), dir.join("log"), 1, EmbeddedLogConfig::default(), &registry).unwrap();
         assert_eq!(recovery.gaps.len(), 0);
         let log: Arc<dyn Log> = Arc::new(log);
         let blocks = Arc::new(LocalBlocks::new(vfs, dir.join("blocks")));
