@@ -111,7 +111,11 @@ impl EmbeddedLog {
         self.partitions.get(p.0 as usize).ok_or(LogError::NoPartition(p))
     }
 
-    fn push(&self, p: PartitionId, job: impl FnOnce(oneshot::Sender<Result<Offset, LogError>>) -> Job) -> Result<Appending, LogError> {
+    fn push(
+        &self,
+        p: PartitionId,
+        job: impl FnOnce(oneshot::Sender<Result<Offset, LogError>>) -> Job,
+    ) -> Result<Appending, LogError> {
         let partition = self.partition(p)?;
         if let Some(e) = self.shared.failure() {
             return Err(e);

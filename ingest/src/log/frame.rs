@@ -166,7 +166,11 @@ mod tests {
     use super::*;
 
     fn header() -> Header {
-        Header { previous_end: Offset(5), previous_torn: Offset(2)..Offset(4), ..Header::new(PartitionId(1), 2, Offset(7)) }
+        Header {
+            previous_end: Offset(5),
+            previous_torn: Offset(2)..Offset(4),
+            ..Header::new(PartitionId(1), 2, Offset(7))
+        }
     }
 
     #[test]

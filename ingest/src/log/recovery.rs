@@ -21,13 +21,13 @@ use std::sync::Arc;
 use forewarn_schemas::{Offset, PartitionId};
 use forewarn_vfs::{Open, Vfs, VfsFile};
 
-use super::{LogError, without};
 use super::frame::{FRAME_OVERHEAD, HEADER_BYTES, Header, Opened, SEGMENT_VERSION};
 use super::partition::Partition;
 use super::queue::Queue;
 use super::scan::{Frames, Step};
 use super::segment::{Extent, Segment};
 use super::writer::{NewSegment, Shared};
+use super::{LogError, without};
 
 /// The directory, beside those of the partitions, that damaged bytes are copied to.
 const QUARANTINE: &str = "quarantine";

@@ -172,7 +172,8 @@ async fn a_lost_end_of_an_older_segment_is_a_gap_and_so_is_a_lost_segment() {
     let (log, _) = open(&vfs);
     fill(&log, 0..30).await;
     drop(log);
-    let bases: Vec<u64> = vfs.list(Path::new("/log/0")).unwrap().iter().map(|e| e.name[..20].parse().unwrap()).collect();
+    let bases: Vec<u64> =
+        vfs.list(Path::new("/log/0")).unwrap().iter().map(|e| e.name[..20].parse().unwrap()).collect();
     assert!(bases.len() >= 4, "{bases:?}");
     vfs.open(Path::new(&segment(bases[0])), Open::Append).unwrap().truncate(1024 + 128 + 30).unwrap();
     vfs.remove(Path::new(&segment(bases[2]))).unwrap();

@@ -7,12 +7,12 @@ use std::sync::{Arc, OnceLock};
 use forewarn_schemas::{Offset, PartitionId};
 use forewarn_vfs::{Open, Vfs, VfsFile};
 
+use super::LogError;
 use super::embedded::EmbeddedLogConfig;
 use super::frame::{FRAME_OVERHEAD, HEADER_BYTES, Header, encode_frame};
 use super::partition::Partition;
 use super::queue::{Job, Reply};
 use super::segment::{Extent, Segment};
-use super::LogError;
 use crate::metrics::LogMetrics;
 
 /// Capacity that the write buffer keeps between commits.
