@@ -14,5 +14,5 @@ pub mod clock;
 pub mod edge;
 pub mod host;
 pub mod log;
-pub mod metrics;
+mod metrics;
 pub mod status;

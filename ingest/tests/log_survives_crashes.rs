@@ -18,6 +18,7 @@ use support::{open, read_all};
 
 const PARTITIONS: u32 = 2;
 const SEGMENT: u64 = 3000;
+/// States tried after each operation, unless `FOREWARN_STATES` says otherwise.
 const STATES_MAX: usize = 30;
 
 /// A file system whose syncs wait for a gate, so that the test decides which records share a commit.
@@ -191,10 +192,17 @@ async fn verify(vfs: &SimVfs, ledgers: &[Ledger], context: &str) {
             assert!(enqueued.any(|e| e == record), "{context}: {record:?} at {offset}");
         }
         assert!(missing.is_empty(), "{context}: lost {:?}", missing.keys());
+        // What was served once is durable: a power cut now takes nothing of it away.
+        let cut = vfs.crash_states(0, 1).next().expect("the first state");
+        let (log_after_cut, _) = open(cut, PARTITIONS, SEGMENT).unwrap_or_else(|e| panic!("{context}: {e}"));
+        assert_eq!(read_all(&log_after_cut, p).await, found, "{context}: served and then lost");
         let next = log.append(p, Bytes::from_static(b"after")).await.unwrap_or_else(|e| panic!("{context}: {e}"));
         let highest = ledger.acknowledged.keys().next_back();
         assert!(highest.is_none_or(|h| next > *h), "{context}: {next} was given before");
         assert_eq!(read_all(&log, p).await.last(), Some(&(next, Bytes::from_static(b"after"))), "{context}");
+        let cut = vfs.crash_states(0, 1).next().expect("the first state");
+        let (log_after_cut, _) = open(cut, PARTITIONS, SEGMENT).unwrap_or_else(|e| panic!("{context}: {e}"));
+        assert_eq!(read_all(&log_after_cut, p).await, read_all(&log, p).await, "{context}: written and then lost");
     }
 }
 
@@ -205,12 +213,13 @@ async fn whatever_a_crash_leaves() {
     assert!(ledgers.iter().all(|l| l.acknowledged.len() == l.enqueued.len() && l.forgotten > Offset(0)));
     assert!(ledgers[0].acknowledged.len() > 50);
     let ops = whole.ops();
+    let states_max = std::env::var("FOREWARN_STATES").map_or(STATES_MAX, |n| n.parse().unwrap());
     let mut checked = 0;
     for n in 0..=ops {
         let vfs = SimVfs::new();
         vfs.crash_after(n);
         let ledgers = play(&vfs).await;
-        for (i, state) in vfs.crash_states(n, STATES_MAX).enumerate() {
+        for (i, state) in vfs.crash_states(n, states_max).enumerate() {
             let context = format!("after operation {n}, state {i} of seed {n}");
             verify(&state.crash_states(0, 1).next().unwrap(), &ledgers, &context).await;
             checked += 1;
@@ -218,6 +227,9 @@ async fn whatever_a_crash_leaves() {
                 crash_again(&state, &ledgers, &context).await;
             }
         }
+        // Only the process died: what it had not synced is still there, for as long as the machine lives.
+        vfs.crash_after(u64::MAX);
+        verify(&vfs, &ledgers, &format!("killed after operation {n}")).await;
     }
     println!("{ops} operations, {checked} states");
     assert!(checked > 1000);

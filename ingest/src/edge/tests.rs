@@ -110,14 +110,8 @@ async fn each_refusal_has_its_reason_and_the_rest_is_taken() {
         ]))
         .await
         .unwrap();
-    let want = [
-        ("too_old", 1),
-        ("too_new", 2),
-        ("no_metric_name", 1),
-        ("labels", 2),
-        ("conflict", 2),
-        ("cardinality", 2),
-    ];
+    let want =
+        [("too_old", 1), ("too_new", 2), ("no_metric_name", 1), ("labels", 2), ("conflict", 2), ("cardinality", 2)];
     assert_eq!(accepted, Accepted { samples: 6, refused: refused(&want) });
     let kept = &b.samples(P).await[0].series;
     let kept: Vec<_> = kept.iter().map(|s| (s.labels.metric(), s.samples.as_slice())).collect();
@@ -147,7 +141,8 @@ async fn a_batch_of_nothing_but_refusals_leaves_no_record() {
 #[tokio::test]
 async fn identity_is_added_and_decides_the_partition() {
     let b = bench(2, EdgeConfig::default());
-    let odd = [f64::NAN, f64::from_bits(0x7ff8_0000_dead_beef), STALE_NAN, -0.0, f64::INFINITY, f64::MIN_POSITIVE / 2.0];
+    let odd =
+        [f64::NAN, f64::from_bits(0x7ff8_0000_dead_beef), STALE_NAN, -0.0, f64::INFINITY, f64::MIN_POSITIVE / 2.0];
     let nodes = ["a", "b", "c", "d", "e"];
     let series = nodes.map(|n| {
         let samples = odd.iter().enumerate().map(|(i, v)| at(NOW + i as i64, *v)).collect();
@@ -212,10 +207,13 @@ async fn who_lingers_goes_with_others_of_its_source_and_who_waits_goes_at_once()
     let other = lingering("beam", one("x", 1.0));
     tokio::time::sleep(Duration::from_millis(100)).await;
     // Of two values for one time the earlier arrival is kept, as the lower offset would be.
-    let second = lingering("host", batch([
-        (labels("a", &[("node", "n")]), vec![at(NOW, 2.0), at(NOW + 1, 2.0)]),
-        (labels("b", &[("node", "n")]), vec![at(NOW, 2.0)]),
-    ]));
+    let second = lingering(
+        "host",
+        batch([
+            (labels("a", &[("node", "n")]), vec![at(NOW, 2.0), at(NOW + 1, 2.0)]),
+            (labels("b", &[("node", "n")]), vec![at(NOW, 2.0)]),
+        ]),
+    );
     tokio::task::yield_now().await;
     assert_eq!(b.log.bounds(P).end, Offset(0));
     b.waiting(one("w", 1.0)).await.unwrap();
@@ -251,10 +249,8 @@ async fn a_group_that_fills_a_record_does_not_linger() {
 #[tokio::test(start_paused = true)]
 async fn a_submitter_that_goes_away_takes_nothing_with_it() {
     let b = bench(1, EdgeConfig::default());
-    let gone = tokio::time::timeout(
-        Duration::from_millis(10),
-        b.edge.submit("host", one("a", 1.0), Urgency::Lingering),
-    );
+    let gone =
+        tokio::time::timeout(Duration::from_millis(10), b.edge.submit("host", one("a", 1.0), Urgency::Lingering));
     assert!(gone.await.is_err());
     b.edge.submit("host", one("b", 1.0), Urgency::Lingering).await.unwrap();
     assert_eq!(b.samples(P).await[0].series.len(), 2);
@@ -459,13 +455,7 @@ async fn a_large_batch_is_split_and_all_of_it_is_there() {
 #[tokio::test]
 async fn stamps_go_on_from_those_in_the_log() {
     let later = Timestamp::from_millis(NOW + 3_600_000);
-    let log = EmbeddedLog::open(
-        Arc::new(SimVfs::new()),
-        "/log",
-        2,
-        EmbeddedLogConfig::default(),
-        &Registry::new(),
-    );
+    let log = EmbeddedLog::open(Arc::new(SimVfs::new()), "/log", 2, EmbeddedLogConfig::default(), &Registry::new());
     let log = Arc::new(log.unwrap().0);
     for (_, stamp) in [(0, later), (1, later)] {
         let record = encode_samples(&one("m", 1.0), stamp, "earlier").unwrap().remove(0).0;

@@ -41,7 +41,7 @@ async fn a_flipped_byte_costs_one_record_at_most() {
         .flat_map(|(path, content)| {
             let every = if all { 1 } else { 13 };
             let framing = framing(content);
-            let picked = move |at: &usize| framing[*at] || at % every == 0;
+            let picked = move |at: &usize| framing[*at] || at.is_multiple_of(every);
             (0..content.len()).filter(picked).map(|at| (path.as_str(), at as u64))
         })
         .collect();
