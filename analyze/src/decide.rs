@@ -64,8 +64,8 @@ pub(crate) struct Evidence<'a> {
     /// Samples and seconds in the segment.
     pub samples: u64,
     pub age: f64,
-    /// Seconds since the present climb began.
-    pub climb: f64,
+    /// When the fitted line began, when there is one.
+    pub line: Option<Timestamp>,
     /// The limit is reached, and has been for long enough.
     pub full: bool,
     /// The level is clearly below the limit again.
@@ -89,6 +89,8 @@ pub(crate) struct Decision {
     /// A crossing is suspected by a resource that has been wrong too often: shown as `unreliable`.
     pub doubted: bool,
     pub level: Option<Level>,
+    /// When the climb that was announced began.
+    pub climb: Option<Timestamp>,
     /// The stage that harm alone hid: what it goes back to afterwards.
     beneath: Option<Stage>,
     /// Samples the screen had taken in at the last evaluation.
@@ -105,6 +107,7 @@ state_struct!(Decision {
     settled,
     doubted,
     level,
+    climb,
     beneath,
     total,
     cuts,
@@ -164,6 +167,9 @@ impl Decision {
             let next = self.beneath.take().unwrap_or(Stage::Critical);
             self.set(next, e.at);
         }
+        if self.stage == Stage::Quiet {
+            self.climb = e.line;
+        }
         if self.critical_run >= config.confirm_samples {
             self.settled = true;
             self.set(self.stage.max(Stage::Critical), e.at);
@@ -193,7 +199,8 @@ impl Decision {
             return;
         }
         let since = *self.clear_since.get_or_insert(e.at);
-        let hold = config.clear_hold.as_secs_f64().max(0.1 * e.climb);
+        let age = self.climb.map_or(0.0, |climb| e.at.seconds_since(climb));
+        let hold = config.clear_hold.as_secs_f64().max(0.1 * age);
         if e.at.seconds_since(since) >= hold {
             self.clear_since = None;
             self.set(lower, e.at);
@@ -274,7 +281,7 @@ mod tests {
             cause: Cause::FirstSeen,
             samples: i as u64,
             age: 10.0 * i as f64,
-            climb: 600.0,
+            line: Some(Timestamp::from_secs(0)),
             full: false,
             relieved: true,
             harm: false,

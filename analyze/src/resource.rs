@@ -1,36 +1,39 @@
 //! One resource from sample to forecast: it owns its screen, outlook, decision and grades.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use forewarn_schemas::forecast::{Level, Probabilities, Saw, TimeToExhaustion};
+use forewarn_schemas::forecast::Level;
 use forewarn_schemas::{
-    Direction, Forecast, ForecastState, Horizon, ResourceKey, ResourceKind, Sample, SeriesId, Timestamp, is_stale,
+    Forecast, ForecastState, Horizon, ResourceKey, ResourceKind, Sample, SeriesId, Timestamp, is_stale,
 };
 
 use crate::History;
-use crate::catalogue::{Entry, Harm, LimitSource};
+use crate::catalogue::Entry;
 use crate::cell::Cell;
-use crate::codec::{Reader, State, state_struct};
+use crate::codec::state_struct;
 use crate::config::AnalyzeConfig;
 use crate::decide::{Decision, Evidence, Stage};
-use crate::error::AnalyzeError;
 use crate::fit::{self, Question, usable};
 use crate::grade::Grades;
 use crate::liveness::Node;
 use crate::outlook::{Mixture, Outlook};
 use crate::screen::{Cause, Screen, Seen};
-use crate::sentence::{Beside, sentence};
 
 mod climb_view;
+mod measure;
+mod report;
+mod state;
 
 use climb_view::ClimbView;
+use measure::{limit_now, ratio, sign};
 
 /// Share of the limit that is its reaching in effect, and the one below which that is over.
 const FULL: f64 = 0.99;
 const RELIEVED: f64 = 0.97;
 /// How long an elastic resource must stay full, in seconds: it may yet be reclaimed.
 const ELASTIC_FULL: f64 = 300.0;
+/// Seconds after a page from which a fall is most likely the work of people.
+const PEOPLE_ACT: f64 = 120.0;
 /// How long what was paged for is held after its node was taken off, in seconds.
 const LEFT_HOLD: f64 = 3_600.0;
 /// A limit that moves by less is the same limit.
@@ -74,27 +77,6 @@ struct Shown {
     harm: bool,
 }
 state_struct!(Shown { at, state, level, harm });
-
-impl State for ForecastState {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.push(Self::ALL.iter().position(|s| s == self).expect("ALL holds every state") as u8);
-    }
-    fn take(input: &mut Reader<'_>) -> Result<Self, AnalyzeError> {
-        let i = usize::from(u8::take(input)?);
-        Self::ALL.get(i).copied().ok_or_else(|| input.bad("a byte that is no state"))
-    }
-}
-
-impl State for ResourceKey {
-    fn put(&self, out: &mut Vec<u8>) {
-        for text in [&self.node, &self.resource, &self.object] {
-            text.put(out);
-        }
-    }
-    fn take(input: &mut Reader<'_>) -> Result<Self, AnalyzeError> {
-        Ok(Self { node: State::take(input)?, resource: State::take(input)?, object: State::take(input)? })
-    }
-}
 
 /// The state of one resource.
 #[derive(Debug, Clone)]
@@ -197,7 +179,8 @@ impl Resource {
         self.sync(entry, table);
         let sign = sign(entry);
         let limit = limit_now(entry, &self.cells, table);
-        let told = self.decision.stage >= Stage::Critical;
+        // Nobody acts on a page within two minutes.
+        let told = self.decision.stage >= Stage::Critical && received.seconds_since(self.decision.since) > PEOPLE_ACT;
         let floor = entry.kind == ResourceKind::Elastic;
         let y = sign * sample.value;
         let seen = self.screen.observe(received, sample.ts, y, limit.map(|l| sign * l), floor, told);
@@ -334,7 +317,7 @@ impl Resource {
                 cause: self.screen.cause,
                 samples: self.screen.samples,
                 age: self.screen.last.seconds_since(self.screen.since),
-                climb: self.screen.last.seconds_since(self.screen.climb.start),
+                line: self.outlook.as_ref().map(|o| o.since),
                 full,
                 relieved: self.full.relieved >= a.config.confirm_samples,
                 harm,
@@ -430,78 +413,6 @@ impl Resource {
             .max_by_key(|(_, at)| *at)
     }
 
-    fn build(&self, entry: &Entry, cells: &[Cell], config: &AnalyzeConfig, shown: Shown) -> Forecast {
-        let limit = limit_now(entry, &self.cells, cells).or(self.limit);
-        let used = sign(entry) * self.screen.y;
-        let ratio = ratio(entry, &self.cells, cells, limit, used);
-        let outlook = self.outlook.as_deref();
-        let view = limit.map(|l| ClimbView::new(&self.screen, outlook, entry, sign(entry) * l, ratio));
-        let mixture = outlook.zip(view.as_ref()).map(|(o, v)| o.mix(shown.at, v.reach, self.stretch(o, shown.at)));
-        let exhausted = shown.state == ForecastState::Exhausted;
-        let (time_to_exhaustion, probability) = match &mixture {
-            _ if exhausted => {
-                let now = Some(0.0);
-                (
-                    TimeToExhaustion { p10: now, p50: now, p90: now },
-                    Probabilities { m30: 1.0, h2: 1.0, h24: 1.0, d7: 1.0 },
-                )
-            }
-            Some(m) => (m.time_to_exhaustion(), m.probabilities()),
-            None => Default::default(),
-        };
-        let models = match &mixture {
-            Some(m) => m.models(),
-            None if limit.is_some() => BTreeMap::from([("flat".to_owned(), 1.0)]),
-            None => BTreeMap::new(),
-        };
-        let saw = match outlook {
-            Some(o) => {
-                Saw { since: o.since, samples: o.samples + (self.screen.total - o.total), last: self.screen.last }
-            }
-            None => Saw { since: self.screen.since, samples: self.screen.samples, last: self.screen.last },
-        };
-        let mut forecast = Forecast {
-            key: self.key.clone(),
-            family: self.family.clone(),
-            kind: entry.kind,
-            direction: entry.direction,
-            unit: entry.unit.clone(),
-            at: shown.at,
-            state: shown.state,
-            used: Some(used),
-            limit,
-            used_ratio: ratio,
-            slope: outlook.map(|o| o.slope),
-            time_to_exhaustion,
-            probability,
-            models,
-            saw,
-            error_ratio: self.grades.error(),
-            harm: shown.harm,
-            level: shown.level,
-            sentence: String::new(),
-        };
-        let harm = self.harm_at(cells, config, shown.at).map(|(i, when)| {
-            let selector = entry.harm.get(i).map(|h| match h {
-                Harm::Counter(s) | Harm::Gauge(s) => s,
-            });
-            (selector.and_then(|s| s.metric()).unwrap_or("a harm series"), when)
-        });
-        let beside = Beside {
-            cause: self.screen.cause,
-            harm,
-            explaining: view.map_or(0, |v| v.explaining),
-            received: self.screen.received,
-        };
-        forecast.sentence = sentence(&forecast, &beside);
-        forecast
-    }
-
-    /// Makes the forecast again that was last shown, after a restore.
-    pub(crate) fn rebuild(&mut self, entry: &Entry, cells: &[Cell], config: &AnalyzeConfig) {
-        self.forecast = self.shown.map(|shown| Arc::new(self.build(entry, cells, config, shown)));
-    }
-
     pub(crate) fn forecast(&self) -> Option<&Arc<Forecast>> {
         self.forecast.as_ref()
     }
@@ -509,100 +420,4 @@ impl Resource {
     pub(crate) fn state(&self) -> Option<ForecastState> {
         self.shown.map(|s| s.state)
     }
-
-    /// Orders objects of one resource: the one to show first is the smallest.
-    pub(crate) fn rank(&self) -> (u8, u64, bool, u64) {
-        let stage = match self.decision.stage {
-            Stage::Exhausted => 0,
-            Stage::Critical => 1,
-            Stage::Rising => 2,
-            Stage::Quiet => 3,
-        };
-        let forecast = self.forecast.as_ref();
-        let p50 = forecast.and_then(|f| f.time_to_exhaustion.p50).map_or(u64::MAX, |t| t as u64);
-        let ratio = forecast.and_then(|f| f.used_ratio).unwrap_or(0.0).clamp(0.0, 2.0);
-        (stage, if stage < 3 { p50 } else { 0 }, !self.visible && stage == 3, 40 - (ratio * 20.0) as u64)
-    }
-}
-
-impl State for Resource {
-    fn put(&self, out: &mut Vec<u8>) {
-        self.key.put(out);
-        self.family.put(out);
-        self.entry.put(out);
-        self.node.put(out);
-        self.owner.put(out);
-        self.fingerprint.put(out);
-        self.cells.put(out);
-        self.visible.put(out);
-        self.screen.put(out);
-        self.restarts.put(out);
-        self.limit.put(out);
-        self.ended.put(out);
-        self.full.put(out);
-        self.outlook.put(out);
-        self.eta.put(out);
-        self.decision.put(out);
-        self.cuts.put(out);
-        self.grades.put(out);
-        self.shown.put(out);
-    }
-    fn take(input: &mut Reader<'_>) -> Result<Self, AnalyzeError> {
-        Ok(Self {
-            key: State::take(input)?,
-            family: State::take(input)?,
-            entry: State::take(input)?,
-            node: State::take(input)?,
-            owner: State::take(input)?,
-            fingerprint: State::take(input)?,
-            cells: State::take(input)?,
-            visible: State::take(input)?,
-            screen: State::take(input)?,
-            restarts: State::take(input)?,
-            limit: State::take(input)?,
-            ended: State::take(input)?,
-            full: State::take(input)?,
-            outlook: State::take(input)?,
-            eta: State::take(input)?,
-            decision: State::take(input)?,
-            cuts: State::take(input)?,
-            grades: State::take(input)?,
-            shown: State::take(input)?,
-            forecast: None,
-        })
-    }
-}
-
-fn sign(entry: &Entry) -> f64 {
-    match entry.direction {
-        Direction::Up => 1.0,
-        Direction::Down => -1.0,
-    }
-}
-
-/// Returns the limit now, in the resource's own direction; `None` when there is none, or only a number that means
-/// "unlimited": zero upwards, or absurdly large.
-fn limit_now(entry: &Entry, cells: &Cells, table: &[Cell]) -> Option<f64> {
-    let limit = match entry.limit {
-        LimitSource::Constant(n) => Some(n),
-        LimitSource::Series(_) => cells.limit.and_then(|c| table[c as usize].value),
-        LimitSource::None => None,
-    };
-    limit.filter(|l| match entry.direction {
-        Direction::Up => *l > 0.0,
-        Direction::Down => *l >= 0.0,
-    })
-}
-
-/// Returns the share in use.
-fn ratio(entry: &Entry, cells: &Cells, table: &[Cell], limit: Option<f64>, value: f64) -> Option<f64> {
-    let limit = limit?;
-    let ratio = match entry.direction {
-        Direction::Up => value / limit,
-        Direction::Down => {
-            let whole = table[cells.capacity? as usize].value.filter(|c| *c > limit)?;
-            (whole - value) / (whole - limit)
-        }
-    };
-    Some(ratio.max(0.0)).filter(|r| r.is_finite())
 }

@@ -47,9 +47,6 @@ fn play(leak: &Leak, seed: u64) -> (f64, f64, bool) {
     let seen = (f.at.as_millis() / 1000 - start) as f64;
     let left = (limit - 0.02 * limit - slope * seen - if leak.walk { wander } else { 0.0 }) / slope;
     let t = f.time_to_exhaustion;
-    if t.p50.is_none() {
-        println!("seed {seed}: {} {:?}", f.sentence, f.models);
-    }
     let error = t.p50.map_or(1.0, |p| (p - left).abs() / left);
     let inside = t.p10.is_some_and(|p| p <= left) && t.p90.is_none_or(|p| p >= left);
     (called.unwrap_or(1.0), error, inside)

@@ -6,6 +6,7 @@ mod world;
 
 use forewarn_schemas::{Batch, Forecast, ForecastState, Horizon, Sample, SeriesSamples, Timestamp};
 use proptest::prelude::*;
+use proptest::test_runner::{RngSeed, TestRunner};
 use world::{World, labels};
 
 const SERIES: [&str; 10] = [
@@ -127,12 +128,25 @@ fn play(steps: &[Step]) {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn what_goes_out_makes_sense(steps in prop::collection::vec(step(), 1..40)) {
+/// `FOREWARN_CASES` and `FOREWARN_SEED` make a campaign of it.
+#[test]
+fn what_goes_out_makes_sense() {
+    let number = |name: &str, default: u64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
+    let (cases, seed) = (number("FOREWARN_CASES", 96) as u32, number("FOREWARN_SEED", 1));
+    println!("{cases} cases, seed {seed}");
+    let config = ProptestConfig {
+        cases,
+        rng_seed: RngSeed::Fixed(seed),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let steps = prop::collection::vec(step(), 1..40);
+    let outcome = TestRunner::new(config).run(&steps, |steps| {
         play(&steps);
+        Ok(())
+    });
+    if let Err(e) = outcome {
+        panic!("seed {seed}: {e}");
     }
 }
 

@@ -43,6 +43,7 @@ scripts! {
     elastic_heap,
     node_taken_off,
     burst_after_quiet,
+    false_start,
 }
 
 #[test]
