@@ -125,7 +125,9 @@ fn reason(error: &HandshakeError, us: &Identity, flushed: u8) -> DialError {
         HandshakeError::NotAllowed => DialError::NotAllowed(us.name.to_string()),
         HandshakeError::AlreadyActive => DialError::NameTaken(us.name.to_string()),
         HandshakeError::CookieMismatch => DialError::Cookie,
-        HandshakeError::Io(e) if flushed >= REPLIED && [UnexpectedEof, ConnectionReset, BrokenPipe].contains(&e.kind()) => {
+        HandshakeError::Io(e)
+            if flushed >= REPLIED && [UnexpectedEof, ConnectionReset, BrokenPipe].contains(&e.kind()) =>
+        {
             DialError::Cookie
         }
         other => DialError::Handshake(other.to_string()),

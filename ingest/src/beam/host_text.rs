@@ -130,11 +130,7 @@ mod tests {
         let v2 = cgroups("0::/system.slice/rabbit.service\n");
         assert_eq!(
             paths(&v2.unified),
-            [
-                "/sys/fs/cgroup/system.slice/rabbit.service",
-                "/sys/fs/cgroup/system.slice",
-                "/sys/fs/cgroup"
-            ]
+            ["/sys/fs/cgroup/system.slice/rabbit.service", "/sys/fs/cgroup/system.slice", "/sys/fs/cgroup"]
         );
         assert!(v2.memory_v1.is_empty());
         let v1 = cgroups("9:name=systemd:/\n8:pids:/\n4:cpu,memory:/a/b\n0::/\nrubbish\n");
@@ -167,7 +163,8 @@ mod tests {
         assert_eq!(keyed("oom 3\noom_kill 4\n", "oom_kill"), Some(4));
         assert_eq!(statm("526035 10459 4094 651 0 14516 0\n"), Some((526_035, 10_459)));
         assert_eq!(ram_bytes("MemTotal:        2048 kB\nMemFree: 1 kB\n"), Some(2 << 20));
-        let limits = "Limit  Soft Limit Hard Limit Units\nMax open files            20000                20000   files\n";
+        let limits =
+            "Limit  Soft Limit Hard Limit Units\nMax open files            20000                20000   files\n";
         assert_eq!(open_files_max(limits), Some(20_000));
         assert_eq!(open_files_max("Max open files  unlimited unlimited files"), None);
     }

@@ -136,12 +136,7 @@ pub(super) struct Driver {
 ///
 /// - `frame_bytes_max`: longest message taken.
 /// - `call_timeout`: deadline of each call, from the moment it may be sent.
-pub(super) fn link(
-    stream: TcpStream,
-    wire: Wire,
-    frame_bytes_max: usize,
-    call_timeout: Duration,
-) -> (Driver, Client) {
+pub(super) fn link(stream: TcpStream, wire: Wire, frame_bytes_max: usize, call_timeout: Duration) -> (Driver, Client) {
     let (tx, rx) = mpsc::channel(CALLS_IN_FLIGHT_MAX);
     let driver = Driver {
         stream,

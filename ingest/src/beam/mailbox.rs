@@ -130,7 +130,7 @@ pub(super) fn choose(before: &[Watched], scan: Scan, watch_min: u64) -> Vec<Watc
             chosen.push(old.clone());
         }
     }
-    chosen.sort_by(|a, b| b.length.cmp(&a.length));
+    chosen.sort_by_key(|w| std::cmp::Reverse(w.length));
     let mut nameless = 0;
     chosen.retain(|w| {
         nameless += usize::from(w.name.is_none());
@@ -251,7 +251,8 @@ mod tests {
     #[test]
     fn reads_answers_about_processes() {
         let pair = |k: &str, v| Term::Tuple(vec![Term::atom(k), v]);
-        let named = Term::List(vec![pair("message_queue_len", Term::Int(7)), pair("registered_name", Term::atom("kernel"))]);
+        let named =
+            Term::List(vec![pair("message_queue_len", Term::Int(7)), pair("registered_name", Term::atom("kernel"))]);
         assert_eq!(watched(&Term::Int(1), &named).unwrap().name.as_deref(), Some("kernel"));
         let nameless =
             Term::List(vec![pair("message_queue_len", Term::Int(7)), pair("registered_name", Term::List(vec![]))]);

@@ -273,8 +273,14 @@ impl Session {
 impl MemoryCgroup {
     /// Finds the directory that is the node's own on its machine; in a container that is often the mount itself.
     async fn find(client: &Client, groups: host_text::Cgroups) -> Option<Self> {
-        let v1 = (groups.memory_v1, ControllerFile::MemoryLimitV1, ControllerFile::MemoryUsageV1, ControllerFile::MemoryOomV1);
-        let v2 = (groups.unified, ControllerFile::MemoryMax, ControllerFile::MemoryCurrent, ControllerFile::MemoryEvents);
+        let v1 = (
+            groups.memory_v1,
+            ControllerFile::MemoryLimitV1,
+            ControllerFile::MemoryUsageV1,
+            ControllerFile::MemoryOomV1,
+        );
+        let v2 =
+            (groups.unified, ControllerFile::MemoryMax, ControllerFile::MemoryCurrent, ControllerFile::MemoryEvents);
         for (mut levels, limit_file, usage_file, oom_file) in [v1, v2] {
             let uses = join_all(levels.iter().map(|d| read(client, HostFile::Controller(d.clone(), usage_file)))).await;
             let Some(own) = uses.iter().position(Result::is_ok) else { continue };

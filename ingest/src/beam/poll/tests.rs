@@ -36,17 +36,17 @@ fn files(list: &[(HostFile, &str)]) -> BTreeMap<HostFile, String> {
 #[test]
 fn answers_become_rows() {
     let int = Term::Int;
-    assert_eq!(rows(&Call::MonotonicTime, &int(500_000_000)), [
-        ("beam_uptime_seconds", 1.5),
-        ("beam_start_time_seconds", 1.5)
-    ]);
+    assert_eq!(
+        rows(&Call::MonotonicTime, &int(500_000_000)),
+        [("beam_uptime_seconds", 1.5), ("beam_start_time_seconds", 1.5)]
+    );
     assert_eq!(rows(&Call::SystemInfo(SystemInfo::EtsLimit), &int(8192)), [("beam_ets_tables_limit", 8192.0)]);
     let pair = |key, value| Term::Tuple(vec![Term::atom(key), int(value)]);
     let io = Term::Tuple(vec![pair("input", 7), pair("output", 8)]);
-    assert_eq!(rows(&Call::Statistics(Statistics::Io), &io), [
-        ("beam_io_input_bytes_total", 7.0),
-        ("beam_io_output_bytes_total", 8.0)
-    ]);
+    assert_eq!(
+        rows(&Call::Statistics(Statistics::Io), &io),
+        [("beam_io_input_bytes_total", 7.0), ("beam_io_output_bytes_total", 8.0)]
+    );
     let memory = Term::List(vec![pair("ets", 3), pair("not_known", 4)]);
     assert_eq!(rows(&Call::Memory, &memory), [("beam_memory_ets_bytes", 3.0)]);
 }
@@ -77,11 +77,14 @@ fn memory_is_the_resident_set_against_ram_without_a_cgroup_limit() {
         (HostFile::Controller(dir, ControllerFile::MemoryMax), "max"),
     ];
     session.memory(&files(&texts), &mut rows);
-    assert_eq!(rows, [
-        ("beam_memory_rss_bytes", 40960.0),
-        ("beam_memory_used_bytes", 40960.0),
-        ("beam_memory_limit_bytes", 1_024_000.0)
-    ]);
+    assert_eq!(
+        rows,
+        [
+            ("beam_memory_rss_bytes", 40960.0),
+            ("beam_memory_used_bytes", 40960.0),
+            ("beam_memory_limit_bytes", 1_024_000.0)
+        ]
+    );
 }
 
 #[test]
@@ -100,12 +103,15 @@ fn memory_is_the_use_of_the_cgroup_whose_limit_binds() {
     ];
     let mut rows = Vec::new();
     session.memory(&files(&texts), &mut rows);
-    assert_eq!(rows, [
-        ("beam_memory_rss_bytes", 40960.0),
-        ("beam_cgroup_oom_kills_total", 2.0),
-        ("beam_memory_used_bytes", 250_000.0),
-        ("beam_memory_limit_bytes", 500_000.0)
-    ]);
+    assert_eq!(
+        rows,
+        [
+            ("beam_memory_rss_bytes", 40960.0),
+            ("beam_cgroup_oom_kills_total", 2.0),
+            ("beam_memory_used_bytes", 250_000.0),
+            ("beam_memory_limit_bytes", 500_000.0)
+        ]
+    );
     // The limit moves to another level: its use is not known until the next poll, and nothing wrong is said.
     let mut moved = files(&texts);
     moved.insert(at(0, ControllerFile::MemoryMax), "400000".into());
