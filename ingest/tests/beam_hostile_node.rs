@@ -65,7 +65,7 @@ impl Fake {
                 counter.fetch_add(1, Ordering::SeqCst);
                 let manner = manner.clone();
                 // An error is the collector going away, as it should.
-                tokio::spawn(async move { drop(behave(stream, manner).await) });
+                tokio::spawn(behave(stream, manner));
             }
         });
         Self { epmd_port, accepted }
@@ -254,12 +254,8 @@ async fn hostile_neighbours_do_not_slow_down_the_others() {
         let host = SocketAddr::from(([127, 0, 0, 1], 0)).ip();
         nodes.push(NodeConfig { name: format!("fake{i}@{host}"), ..fake.config() });
     }
-    let config = BeamConfig {
-        discover_local: false,
-        nodes,
-        call_timeout: Duration::from_millis(300),
-        ..config(1, path)
-    };
+    let config =
+        BeamConfig { discover_local: false, nodes, call_timeout: Duration::from_millis(300), ..config(1, path) };
     let watching = Watching::start(config);
     watching.until("all down, three times", |seen| (seen.len() >= 90).then_some(())).await;
     assert!(watching.all().iter().all(|s| s.is("beam_up") && s.value == 0.0));

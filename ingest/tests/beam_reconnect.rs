@@ -9,7 +9,7 @@ mod watching;
 
 use std::time::Duration;
 
-use erlang::{Epmd, erlang_is_there};
+use erlang::{Epmd, erlang_is_there, signal};
 use forewarn_ingest::beam::BeamConfig;
 use forewarn_ingest::status::Health;
 use forewarn_schemas::Timestamp;
@@ -47,6 +47,53 @@ async fn a_killed_node_is_down_until_it_is_back() {
     assert!(second.value > first.value, "the restart shows: {} then {}", first.value, second.value);
     assert_eq!((up.labels, second.labels), (down.labels, first.labels), "the same series go on");
     watching.health(Health::Up).await;
+    watching.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hung_node_is_down_and_its_neighbour_is_not() {
+    if !erlang_is_there("a_hung_node_is_down_and_its_neighbour_is_not") {
+        return;
+    }
+    let epmd = Epmd::start();
+    let hung = epmd.node(&["-sname", "hung"]);
+    let _well = epmd.node(&["-sname", "well"]);
+    let cookie = epmd.cookie_file("c", "COOKIE");
+    let call_timeout = Duration::from_millis(500);
+    let watching = Watching::start(BeamConfig { call_timeout, ..config(epmd.port, cookie) });
+    let of = |family: &'static str, value| move |s: &Seen| s.labels.get("family") == Some(family) && s.value == value;
+    watching.sample("beam_up", Timestamp::MIN, of("well", 1.0)).await;
+    let up = watching.sample("beam_up", Timestamp::MIN, of("hung", 1.0)).await;
+    signal(hung.pid(), "STOP");
+    let down = watching.sample("beam_up", up.ts, of("hung", 0.0)).await;
+    watching.sample("beam_up", down.ts + Duration::from_secs(1), of("well", 1.0)).await;
+    let well_down = watching.all().into_iter().any(|s| s.is("beam_up") && of("well", 0.0)(&s));
+    assert!(!well_down, "the neighbour was never down");
+    signal(hung.pid(), "CONT");
+    watching.sample("beam_up", down.ts, of("hung", 1.0)).await;
+    watching.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_of_another_uid_is_left_alone() {
+    let root = rustix::process::getuid().is_root();
+    if !erlang_is_there("a_node_of_another_uid_is_left_alone") {
+        return;
+    }
+    if !root {
+        eprintln!("SKIP a_node_of_another_uid_is_left_alone: only root can start a node under another uid");
+        return;
+    }
+    let epmd = Epmd::start();
+    let _ours = epmd.node(&["-sname", "ours"]);
+    let _theirs = epmd.node_of(Some(65_534), &["-sname", "theirs"]);
+    let watching = Watching::start(config(epmd.port, epmd.cookie_file("c", "COOKIE")));
+    let up = watching.sample("beam_up", Timestamp::MIN, |s| s.value == 1.0).await;
+    watching.sample("beam_up", up.ts + Duration::from_secs(1), |_| true).await;
+    assert!(watching.all().iter().all(|s| s.labels.get("family") == Some("ours")));
+    let notices = watching.board.notices();
+    assert!(notices.len() == 1 && notices[0].message.contains("theirs") && notices[0].message.contains("65534"));
+    assert!(notices[0].mend.contains("beam.nodes"), "{notices:?}");
     watching.stop().await;
 }
 

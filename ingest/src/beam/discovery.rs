@@ -40,7 +40,8 @@ pub async fn run(
     }
     let config = Arc::new(config);
     let claims = Arc::new(Mutex::new(config.nodes.iter().map(|n| n.name.clone()).collect::<HashSet<_>>()));
-    let shared = Shared { config: Arc::clone(&config), intake, clock, board, claims };
+    let stop = cancel.child_token();
+    let shared = Shared { config: Arc::clone(&config), intake, clock, board, claims, stop: stop.clone() };
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
     let mut watcher = Watcher {
@@ -50,19 +51,18 @@ pub async fn run(
         tasks: JoinSet::new(),
         local: HashMap::new(),
         notices: BTreeMap::new(),
-        cancel: cancel.clone(),
     };
     watcher.start_configured();
     let mut ticker = interval(config.interval);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = cancel.cancelled() => break,
+            () = stop.cancelled() => break,
             _ = ticker.tick(), if config.discover_local => watcher.discover().await,
             Some(ended) = watcher.tasks.join_next() => watcher.ended(ended),
         }
     }
-    // The tasks heard the same token, and each ends within a second or so.
+    // The tasks heard the same token, and each ends when its calls under way are answered, at most a second later.
     while watcher.tasks.join_next().await.is_some() {}
 }
 
@@ -76,7 +76,6 @@ struct Watcher {
     local: HashMap<String, watch::Sender<Option<SocketAddr>>>,
     /// Notices about nodes at the local epmd that are left alone, by the same key.
     notices: BTreeMap<String, String>,
-    cancel: CancellationToken,
 }
 
 /// What becomes of a node at the local epmd.
@@ -111,7 +110,7 @@ impl Watcher {
     }
 
     fn start(&mut self, name: &str, place: Place, cookie: CookieSource, us: Identity, key: Option<String>) {
-        let node = Node::new(self.shared.clone(), name, place, cookie, us, self.cancel.child_token());
+        let node = Node::new(self.shared.clone(), name, place, cookie, us);
         self.tasks.spawn(async move {
             node.watch().await;
             key

@@ -130,7 +130,7 @@ pub(super) fn choose(before: &[Watched], scan: Scan, watch_min: u64) -> Vec<Watc
             chosen.push(old.clone());
         }
     }
-    chosen.sort_by(|a, b| b.length.cmp(&a.length));
+    chosen.sort_by_key(|w| std::cmp::Reverse(w.length));
     let mut nameless = 0;
     chosen.retain(|w| {
         nameless += usize::from(w.name.is_none());

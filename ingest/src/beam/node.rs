@@ -5,22 +5,22 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use forewarn_schemas::{Batch, Clock, Labels, Timestamp};
+use forewarn_schemas::{Clock, Labels, Timestamp};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::config::BeamConfig;
 use super::cookie::{Cookie, CookieSource};
 use super::dial::{DialError, Identity, dial};
 use super::epmd;
-use super::link::Client;
-use super::mailbox::{self, Watched};
-use super::poll::{self, Session};
 use super::series::{Base, Scope};
-use crate::edge::{Intake, SubmitError, Urgency};
-use crate::status::{Board, Health, Target};
+use crate::edge::Intake;
+use crate::status::{Board, Health};
+
+mod asking;
+mod report;
 
 /// Time without a try after the node refused us.
 const REFUSED_WAIT: Duration = Duration::from_secs(300);
@@ -37,6 +37,8 @@ pub(super) struct Shared {
     pub(super) board: Arc<Board>,
     /// Full names that are watched, so that a node which is configured and discovered is polled once.
     pub(super) claims: Arc<Mutex<HashSet<String>>>,
+    /// Ends the collector: cancelled from outside, or here when the log is closed.
+    pub(super) stop: CancellationToken,
 }
 
 /// Where a node is found.
@@ -71,31 +73,31 @@ pub(super) struct Node {
     facts: BTreeMap<String, String>,
     notice: Option<String>,
     last_poll: Option<Timestamp>,
-    stop: CancellationToken,
 }
 
 /// Why a connection is not there any more, or never was.
 enum Outcome {
     /// Try again soon.
     Down(String),
-    /// Somebody must mend something first; the cookie that was refused, when it was one.
-    Refused { error: String, mend: String, cookie: Option<Cookie> },
+    /// Somebody must mend something first.
+    Refused { error: String, mend: String, lacks: Lacks },
     /// Another task watches this node.
     Duplicate,
     /// We are told to stop, or the log takes nothing any more.
     Stopped,
 }
 
+/// What must be mended before a node lets us in.
+enum Lacks {
+    /// Another cookie than this one, or one at all.
+    Cookie(Option<Cookie>),
+    /// Something that only a new attempt can find out.
+    Other,
+}
+
 impl Node {
     /// Makes a node of the configuration (`name` is its full name) or of discovery (the part before the `@`).
-    pub(super) fn new(
-        shared: Shared,
-        name: &str,
-        place: Place,
-        cookie: CookieSource,
-        us: Identity,
-        stop: CancellationToken,
-    ) -> Self {
+    pub(super) fn new(shared: Shared, name: &str, place: Place, cookie: CookieSource, us: Identity) -> Self {
         let alive = name.split('@').next().unwrap_or(name).to_owned();
         let full = name.contains('@').then(|| name.to_owned());
         let discovered = if matches!(place, Place::Host { .. }) { "config" } else { "local" };
@@ -114,13 +116,12 @@ impl Node {
             facts: BTreeMap::new(),
             notice: None,
             last_poll: None,
-            stop,
         }
     }
 
     /// Watches the node until it is told to stop, the log closes or a discovered node has been gone for long.
     pub(super) async fn watch(mut self) {
-        let stop = self.stop.clone();
+        let stop = self.shared.stop.clone();
         let mut attempt = 0;
         let mut gone_since = None;
         loop {
@@ -145,9 +146,9 @@ impl Node {
                 self.forget().await;
                 return;
             }
-            let (wait, cookie, down) = match outcome {
+            let (wait, lacks, down) = match outcome {
                 Outcome::Stopped => return,
-                Outcome::Duplicate => (REFUSED_WAIT, None, false),
+                Outcome::Duplicate => (REFUSED_WAIT, Lacks::Other, false),
                 Outcome::Down(error) => {
                     if attempt == 0 {
                         info!(node = self.label(), error, "beam node is down");
@@ -156,17 +157,17 @@ impl Node {
                     let unit = rand::random::<f64>();
                     let wait = backoff(attempt, unit);
                     attempt = attempt.saturating_add(1);
-                    (wait, None, true)
+                    (wait, Lacks::Other, true)
                 }
-                Outcome::Refused { error, mend, cookie } => {
+                Outcome::Refused { error, mend, lacks } => {
                     warn!(node = self.label(), error, mend, "beam node refused the collector");
                     self.report(Health::Refused, &error);
                     self.say(format!("node {} is not watched: {error}", self.label()), &mend);
                     attempt = 0;
-                    (REFUSED_WAIT, cookie, true)
+                    (REFUSED_WAIT, lacks, true)
                 }
             };
-            if stop.run_until_cancelled(self.wait(wait, cookie, down)).await != Some(true) {
+            if stop.run_until_cancelled(self.wait(wait, &lacks, down)).await != Some(true) {
                 return;
             }
         }
@@ -192,13 +193,13 @@ impl Node {
             Ok(found) => found,
             Err(error) => {
                 let mend = format!("put the node's cookie into {} with mode 0400", self.cookie.place());
-                return Outcome::Refused { error, mend, cookie: None };
+                return Outcome::Refused { error, mend, lacks: Lacks::Cookie(None) };
             }
         };
         self.warn_of_exposure(&found.place, found.exposed);
         let config = Arc::clone(&self.shared.config);
         let frame_bytes_max = config.reply_bytes_max.bytes() as usize;
-        let stop = self.stop.clone();
+        let stop = self.shared.stop.clone();
         let dialled = dial(address, &self.us, &found.cookie, frame_bytes_max, config.call_timeout);
         let (driver, client, name) = match stop.run_until_cancelled(dialled).await {
             None => return Outcome::Stopped,
@@ -248,139 +249,9 @@ impl Node {
         self.shared.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks in two cycles until one of them cannot go on.
-    async fn ask(&mut self, client: &Client, config: &BeamConfig) -> Outcome {
-        let mut session = match Session::open(client).await {
-            Ok(session) => session,
-            Err(why) => return Outcome::Down(format!("the node does not answer: {why}")),
-        };
-        self.base.release = session.release.as_ref().map(|(name, _)| name.clone()).unwrap_or_default();
-        self.base.family = session.release.as_ref().map_or_else(|| self.alive.clone(), |(name, _)| name.clone());
-        info!(node = self.label(), "beam node is up");
-        self.unsay();
-
-        let watched = Mutex::new(Vec::<Watched>::new());
-        let slow_facts = Mutex::new(BTreeMap::new());
-        let slow = Arc::clone(&self.slow);
-        let (shared, base) = (self.shared.clone(), self.base.clone());
-        let fast = async {
-            let mut ticker = interval(config.interval);
-            ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                ticker.tick().await;
-                if let Some(outcome) = self.poll_once(client, &mut session, &watched, &slow_facts).await {
-                    return outcome;
-                }
-            }
-        };
-        let scanning = async {
-            let mut ticker = interval(config.mailbox_interval);
-            ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut cursor = 0;
-            loop {
-                ticker.tick().await;
-                match mailbox::scan(client, config, &base.node, &mut cursor).await {
-                    Ok(scan) => {
-                        let seen = format!("{} of {}", scan.looked_at, scan.processes);
-                        lock(&slow_facts).insert("mailboxes".to_owned(), seen);
-                        let mut watched = lock(&watched);
-                        *watched = mailbox::choose(&watched, scan, config.mailbox_watch_min);
-                    }
-                    Err(why) => debug!(node = base.node, error = %why, "no mailbox scan"),
-                }
-                let ts = shared.clock.now();
-                let rows = poll::descriptors(client).await;
-                let mut batch = Batch::default();
-                let rows = rows.into_iter().filter_map(|(name, v)| Some((base.labels(name, "")?, v))).collect();
-                lock(&slow).write(rows, false, ts, &mut batch);
-                if !submit(&shared, batch).await {
-                    return Outcome::Stopped;
-                }
-            }
-        };
-        tokio::select! { outcome = fast => outcome, outcome = scanning => outcome }
-    }
-
-    /// One poll, written; `Some` when the connection is of no use any more.
-    async fn poll_once(
-        &mut self,
-        client: &Client,
-        session: &mut Session,
-        watched: &Mutex<Vec<Watched>>,
-        slow_facts: &Mutex<BTreeMap<String, String>>,
-    ) -> Option<Outcome> {
-        let ts = self.shared.clock.now();
-        let begun = Instant::now();
-        let now_watched = lock(watched).clone();
-        let (polled, looked) = tokio::join!(session.poll(client), mailbox::look(client, &now_watched));
-        let (mut poll, looked) = match polled.and_then(|polled| Ok((polled, looked?))) {
-            Ok(both) => both,
-            Err(why) => return Some(Outcome::Down(format!("the node does not answer: {why}"))),
-        };
-        poll.rows.push(("beam_poll_duration_seconds", begun.elapsed().as_secs_f64()));
-        let mailboxes_complete = looked.iter().all(|(_, length)| length.is_some());
-        lock(watched).retain_mut(|w| {
-            // What a scan added meanwhile was not looked at, and stays.
-            let asked = now_watched.iter().any(|old| old.pid == w.pid);
-            let found = looked.iter().find(|(seen, _)| seen.pid == w.pid);
-            if let Some((_, Some(length))) = found {
-                w.length = *length;
-            }
-            found.is_some() || !asked
-        });
-        let mut rows: Vec<(Labels, f64)> =
-            poll.rows.iter().filter_map(|(name, v)| Some((self.base.labels(name, "")?, *v))).collect();
-        let lengths = looked.into_iter().filter_map(|(w, length)| Some((w.name, length?)));
-        for (process, messages) in mailbox::by_name(lengths) {
-            let limit = self.shared.config.mailbox_limit as f64;
-            for (name, value) in [("beam_mailbox_messages", messages as f64), ("beam_mailbox_limit_messages", limit)] {
-                rows.extend(self.base.labels(name, &process).map(|labels| (labels, value)));
-            }
-        }
-        let mut batch = Batch::default();
-        self.polled.write(rows, poll.complete && mailboxes_complete, ts, &mut batch);
-        self.write_up(1.0, ts, &mut batch);
-        if !submit(&self.shared, batch).await {
-            return Some(Outcome::Stopped);
-        }
-        self.last_poll = Some(ts);
-        self.facts.extend(session.facts.clone());
-        self.facts.extend(lock(slow_facts).clone());
-        self.report(Health::Up, "");
-        None
-    }
-
-    /// Adds `beam_up`; ends it under its former labels when those changed.
-    fn write_up(&mut self, value: f64, ts: Timestamp, batch: &mut Batch) {
-        let labels = self.base.labels("beam_up", "");
-        if self.up != labels
-            && let Some(former) = self.up.take()
-        {
-            batch.push(former, ts, forewarn_schemas::STALE_NAN);
-        }
-        if let Some(labels) = labels {
-            batch.push(labels.clone(), ts, value);
-            self.up = Some(labels);
-        }
-    }
-
-    /// Writes that the node is down, and ends its other series; false when the log is closed.
-    async fn write_down(&mut self) -> bool {
-        if self.name.is_none() {
-            // Never joined, so its full name is not known, nor whether it is any of our business.
-            return true;
-        }
-        let ts = self.shared.clock.now();
-        let mut batch = Batch::default();
-        self.polled.end(ts, &mut batch);
-        lock(&self.slow).end(ts, &mut batch);
-        self.write_up(0.0, ts, &mut batch);
-        submit(&self.shared, batch).await
-    }
-
     /// Waits before the next attempt, while `beam_up` is written as 0 (when `down`) at every interval. Ends early when
-    /// the node registers anew or when another cookie than `refused` is there. False when the log is closed.
-    async fn wait(&mut self, wait: Duration, refused: Option<Cookie>, down: bool) -> bool {
+    /// the node registers anew or the cookie that it `lacks` is there. False when the log is closed.
+    async fn wait(&mut self, wait: Duration, lacks: &Lacks, down: bool) -> bool {
         let end = Instant::now() + wait;
         let mut ticker = interval(self.shared.config.interval);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -393,8 +264,9 @@ impl Node {
             if down && !self.write_down().await {
                 return false;
             }
-            let mended = |refused: &Cookie| self.cookie.load().is_ok_and(|found| found.cookie != *refused);
-            if refused.as_ref().is_some_and(mended) {
+            if let Lacks::Cookie(refused) = lacks
+                && self.cookie.load().is_ok_and(|found| Some(&found.cookie) != refused.as_ref())
+            {
                 return true;
             }
         }
@@ -415,67 +287,8 @@ impl Node {
             }
             _ => return Outcome::Down(error.to_string()),
         };
-        let cookie = matches!(error, DialError::Cookie).then_some(cookie);
-        Outcome::Refused { error: error.to_string(), mend, cookie }
-    }
-
-    fn warn_of_exposure(&self, place: &str, exposed: bool) {
-        let message = format!("cookie file {place} can be read by others");
-        if !exposed {
-            self.shared.board.mended(COLLECTOR, &message);
-        } else if self.shared.board.notice(COLLECTOR, &message, &format!("chmod 400 {place}")) {
-            warn!(place, "cookie file can be read by others");
-        }
-    }
-
-    fn say(&mut self, message: String, mend: &str) {
-        if self.notice.as_ref() != Some(&message) {
-            self.unsay();
-        }
-        self.shared.board.notice(COLLECTOR, &message, mend);
-        self.notice = Some(message);
-    }
-
-    fn unsay(&mut self) {
-        if let Some(message) = self.notice.take() {
-            self.shared.board.mended(COLLECTOR, &message);
-        }
-    }
-
-    fn report(&self, health: Health, error: &str) {
-        self.shared.board.set(Target {
-            node: self.label(),
-            family: self.base.family.clone(),
-            collector: COLLECTOR.into(),
-            configured: self.base.discovered == "config",
-            health,
-            since: self.shared.clock.now(),
-            last_poll: self.last_poll,
-            error: error.to_owned(),
-            facts: self.facts.clone(),
-        });
-    }
-
-    /// The full name, or the best that is known.
-    fn label(&self) -> String {
-        self.name.clone().unwrap_or_else(|| format!("{}@{}", self.alive, self.us.name.host()))
-    }
-
-    /// Ends everything that was written under the present name and takes it off the board.
-    async fn forget(&mut self) {
-        let ts = self.shared.clock.now();
-        let mut batch = Batch::default();
-        self.polled.end(ts, &mut batch);
-        lock(&self.slow).end(ts, &mut batch);
-        if let Some(labels) = self.up.take() {
-            batch.push(labels, ts, forewarn_schemas::STALE_NAN);
-        }
-        submit(&self.shared, batch).await;
-        self.unsay();
-        self.shared.board.forget(COLLECTOR, &self.label());
-        if let Some(name) = self.name.take() {
-            self.claims().remove(&name);
-        }
+        let lacks = if matches!(error, DialError::Cookie) { Lacks::Cookie(Some(cookie)) } else { Lacks::Other };
+        Outcome::Refused { error: error.to_string(), mend, lacks }
     }
 }
 
@@ -485,36 +298,7 @@ async fn moved(place: &mut Place) {
         Place::Host { .. } => std::future::pending().await,
         Place::Local(address) => {
             if address.changed().await.is_err() {
-                std::future::pending().await
-            }
-        }
-    }
-}
-
-/// Hands a batch over; tries on for one interval while the log is behind. False when the log is closed.
-async fn submit(shared: &Shared, batch: Batch) -> bool {
-    if batch.series.is_empty() {
-        return true;
-    }
-    let end = Instant::now() + shared.config.interval;
-    loop {
-        match shared.intake.submit(COLLECTOR, batch.clone(), Urgency::Lingering).await {
-            Ok(accepted) => {
-                if !accepted.refused.is_empty() {
-                    debug!(refused = ?accepted.refused, "samples refused at the edge");
-                }
-                return true;
-            }
-            Err(SubmitError::Closed(why)) => {
-                info!(why, "the log is closed, the beam collector ends");
-                return false;
-            }
-            Err(SubmitError::Overloaded { reason, retry_after }) => {
-                if Instant::now() + retry_after > end {
-                    warn!(reason, samples = batch.samples(), "samples dropped, the log is behind");
-                    return true;
-                }
-                sleep(retry_after).await;
+                std::future::pending::<()>().await;
             }
         }
     }

@@ -66,6 +66,12 @@ impl Epmd {
 
     /// Starts a node with more arguments (`-name a@127.0.0.1`, `+P 4096`) and the cookie `COOKIE`.
     pub(crate) fn node(&self, arguments: &[&str]) -> ErlNode {
+        self.node_of(None, arguments)
+    }
+
+    /// As [`Epmd::node`], under another uid, which only root can.
+    pub(crate) fn node_of(&self, uid: Option<u32>, arguments: &[&str]) -> ErlNode {
+        use std::os::unix::process::CommandExt;
         // Evaluates each line of its input and prints the value on one line; ends with its input.
         let loop_of_lines = r#"
             Read = fun Again() ->
@@ -79,11 +85,16 @@ impl Epmd {
                         Again()
                 end
             end, Read()."#;
-        let mut child = Command::new("erl")
+        // Erlang ignores the option when it is there twice.
+        let cookie: &[&str] = if arguments.contains(&"-setcookie") { &[] } else { &["-setcookie", "COOKIE"] };
+        let mut erl = Command::new("erl");
+        if let Some(uid) = uid {
+            erl.uid(uid);
+        }
+        let mut child = erl
             .args(["-noshell", "-start_epmd", "false"])
             .args(arguments)
-            // The first one counts.
-            .args(["-setcookie", "COOKIE"])
+            .args(cookie)
             .args(["-eval", loop_of_lines])
             .env("ERL_EPMD_PORT", self.port.to_string())
             .env("HOME", self.home.path())
@@ -119,6 +130,12 @@ impl Drop for Epmd {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Sends a signal to a process that this test started.
+pub(crate) fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap();
+    assert!(status.success());
 }
 
 /// A real node, killed when dropped.

@@ -95,7 +95,8 @@ pub(crate) fn config(epmd_port: u16, cookie_file: std::path::PathBuf) -> BeamCon
 impl Watching {
     pub(crate) fn start(config: BeamConfig) -> Self {
         assert_eq!(config.validate(), Vec::<String>::new());
-        let (recorder, board, cancel) = (Arc::new(Recorder::default()), Arc::new(Board::default()), CancellationToken::new());
+        let (recorder, board, cancel) =
+            (Arc::new(Recorder::default()), Arc::new(Board::default()), CancellationToken::new());
         let task = beam::run(
             config,
             Arc::clone(&recorder) as Arc<dyn Intake>,
