@@ -60,7 +60,7 @@ const ETS: Leak = Leak {
     code: "T = ets:new(leak, [public]), \
            Anonymous = fun() -> {ok, B} = file:read_file(\"/proc/self/status\"), \
            {match, [N]} = re:run(B, \"RssAnon:\\\\s+(\\\\d+)\", [{capture, [1], list}]), list_to_integer(N) * 1024 end, \
-           L = fun L(I) -> case Anonymous() < 1066000000 of true -> \
+           L = fun L(I) -> case Anonymous() < 1064500000 of true -> \
            ets:insert(T, {I, lists:duplicate(52000, I)}); false -> ok end, timer:sleep(100), L(I + 1) end, L(0).",
 };
 const ETS_LIMIT: u64 = 1 << 30;
@@ -179,7 +179,9 @@ fn judge(forewarn: &Forewarn, leak: &Leak, seen: &Seen) {
     let object =
         if leak.object.is_empty() { String::new() } else { format!(" AND labels['process'] = '{}'", leak.object) };
     let value = |query: String| forewarn.sql(&query).first().map(|r| r[0].clone()).unwrap_or_default();
-    let limit = value(format!("SELECT max(value) FROM samples WHERE metric = '{limit}' AND node = '{node}'"));
+    // The comparison leaves stale markers out.
+    let limit = format!("SELECT max(value) FROM samples WHERE metric = '{limit}' AND node = '{node}' AND value < 1e300");
+    let limit = value(limit);
     let limit = limit.as_f64().unwrap_or_else(|| panic!("{}: no limit in the history", leak.node));
     let of = format!("FROM samples WHERE metric = '{metric}' AND node = '{node}'{object}");
     let seconds = |v: Value| v.as_f64().or(v.as_i64().map(|i| i as f64)).expect("a time") / 1000.0;

@@ -2,6 +2,7 @@
 //! `tests/run` runs them; by hand: `cargo test --test system`.
 
 mod bad_input;
+mod cardinality;
 mod erlang_leaks;
 mod host_leaks;
 mod kill;
