@@ -62,7 +62,7 @@ pub async fn run(
             Some(ended) = watcher.tasks.join_next() => watcher.ended(ended),
         }
     }
-    // The tasks heard the same token, and each ends when its calls under way are answered, at most a second later.
+    // The tasks heard the same token, and each ends when its calls under way are answered, at most two seconds later.
     while watcher.tasks.join_next().await.is_some() {}
 }
 

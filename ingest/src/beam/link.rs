@@ -35,8 +35,8 @@ const WAITING_BYTES_MAX: usize = 1 << 20;
 const READ_BYTES: usize = 16 << 10;
 /// Messages that are not for us taken in one second; a peer that sends more is cut off.
 const UNINVITED_MAX: usize = 1_000;
-/// Time that answers still under way have after the client is dropped.
-const DRAIN: Duration = Duration::from_secs(1);
+/// Time that answers still under way have after the client is dropped: long enough for one sweep.
+const DRAIN: Duration = Duration::from_secs(2);
 /// A call of which we never learnt the worker is forgotten after this time.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
@@ -154,7 +154,7 @@ pub(super) fn link(stream: TcpStream, wire: Wire, frame_bytes_max: usize, call_t
 
 impl Driver {
     /// Runs until the connection ends, and says why; [`LinkError::Closed`] also after the client was dropped and the
-    /// calls under way were answered or a second has passed.
+    /// calls under way were answered or two seconds have passed.
     pub(super) async fn run(mut self) -> LinkError {
         match self.move_bytes().await {
             Ok(()) => LinkError::Closed,
@@ -327,21 +327,4 @@ fn outcome(reason: Term) -> Result<Term, CallError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::term::reference;
-    use super::*;
-
-    #[test]
-    fn outcomes() {
-        let tagged = |class: &str, value| {
-            outcome(Term::Tuple(vec![reference("n@h", 1, [1, 2, 3]), Term::atom(class), value, Term::List(vec![])]))
-        };
-        assert_eq!(tagged("return", Term::Int(5)), Ok(Term::Int(5)));
-        assert_eq!(tagged("error", Term::atom("badarg")), Err(CallError::Failed("error badarg".into())));
-        let nested = Term::Tuple(vec![Term::atom("badmatch"), Term::Int(1)]);
-        assert_eq!(tagged("error", nested), Err(CallError::Failed("error badmatch".into())));
-        assert_eq!(outcome(Term::atom("noconnection")), Err(CallError::Failed("noconnection".into())));
-        assert_eq!(outcome(Term::Tuple(vec![])), Err(CallError::Failed("unknown reason".into())));
-        assert_eq!(outcome(Term::Int(1)), Err(CallError::Failed("unknown reason".into())));
-    }
-}
+pub(super) mod tests;

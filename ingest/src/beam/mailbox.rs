@@ -248,6 +248,48 @@ mod tests {
         assert_eq!(chosen[0].length, 1199);
     }
 
+    #[tokio::test]
+    async fn a_process_that_does_not_answer_hides_no_other() {
+        use super::super::link::tests::scripted;
+        // Process 7 of 10 never answers; each process has 1000 messages and its number.
+        let script = |function: &str, arguments: &[Term]| {
+            let all: Vec<Term> = (0..10).map(|i| pid("n@h", i, 0, 1)).collect();
+            let info = |asked: &Term| {
+                let i = all.iter().position(|p| p == asked).filter(|i| *i != 7)? as i64;
+                let pair = |key: &str, value| Term::Tuple(vec![Term::atom(key), value]);
+                let name = pair("registered_name", Term::List(vec![]));
+                Some(Term::List(vec![pair("message_queue_len", Term::Int(1000 + i)), name]))
+            };
+            match function {
+                "erlang:system_info" => Some(Term::Int(10)),
+                "erlang:registered" => Some(Term::List(vec![])),
+                "erlang:processes" => Some(Term::List(all.clone())),
+                "lists:zipwith" => Some(Term::List(arguments[1].list()?.iter().map(info).collect::<Option<_>>()?)),
+                "erlang:process_info" => info(&arguments[0]),
+                other => panic!("{other}"),
+            }
+        };
+        let (driver, client, saw, _node) = scripted(script, std::time::Duration::from_millis(200)).await;
+        let mut cursor = 0;
+        let config = BeamConfig::default();
+        let scanned = tokio::select! {
+            why = driver.run() => panic!("{why}"),
+            scanned = scan(&client, &config, "n@h", &mut cursor) => scanned.unwrap(),
+        };
+        assert_eq!((scanned.looked_at, scanned.processes, scanned.long.len()), (9, 10, 9));
+        let calls = saw.lock().unwrap().calls.clone();
+        assert_eq!(calls.iter().filter(|c| *c == "erlang:process_info").count(), 10, "{calls:?}");
+        // A list that would not fit is not asked for.
+        let small = BeamConfig { reply_bytes_max: forewarn_schemas::ByteSize(100), ..config };
+        let (driver, client, saw, _node) = scripted(script, std::time::Duration::from_millis(200)).await;
+        let scanned = tokio::select! {
+            why = driver.run() => panic!("{why}"),
+            scanned = scan(&client, &small, "n@h", &mut cursor) => scanned.unwrap(),
+        };
+        assert_eq!((scanned.looked_at, scanned.processes), (0, 10));
+        assert!(!saw.lock().unwrap().calls.iter().any(|c| c == "erlang:processes"));
+    }
+
     #[test]
     fn reads_answers_about_processes() {
         let pair = |k: &str, v| Term::Tuple(vec![Term::atom(k), v]);

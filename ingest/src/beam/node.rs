@@ -220,7 +220,7 @@ impl Node {
             outcome = self.ask(&client, &config) => outcome,
             () = stop.cancelled() => Outcome::Stopped,
         };
-        // No more questions: the driver ends when those under way are answered, or a second later.
+        // No more questions: the driver ends when those under way are answered, or two seconds later.
         drop(client);
         driving.await;
         outcome
