@@ -240,6 +240,12 @@ impl Decision {
         }
     }
 
+    /// Says whether harm alone has raised what is held now, even if it is long ago: without new samples nothing is
+    /// taken back.
+    pub(crate) fn harmed(&self) -> bool {
+        self.stage == Stage::Exhausted && self.beneath.is_some()
+    }
+
     /// Returns the state to show.
     pub(crate) fn state(&self, stale: bool) -> ForecastState {
         let stage = match self.stage {

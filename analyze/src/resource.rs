@@ -308,7 +308,8 @@ impl Resource {
         let full = forecastable
             && self.full.run >= a.config.confirm_samples
             && (!elastic || self.screen.last.seconds_since(self.full.since) >= ELASTIC_FULL);
-        let harm = self.harm(a).is_some();
+        let hold = a.config.harm_hold.as_secs_f64();
+        let harm = self.last_harm(a.cells).is_some_and(|(_, seen)| a.at.seconds_since(seen) < hold);
         self.decision.update(
             &Evidence {
                 at: a.at,
@@ -337,12 +338,12 @@ impl Resource {
         }
         let stale = a.at.seconds_since(self.screen.received) > self.patience(a.config);
         let state = self.decision.state(stale);
-        let now = Shown { at: a.at, state, level: self.decision.level, harm };
+        let now = Shown { at: a.at, state, level: self.decision.level, harm: harm || self.decision.harmed() };
         let same = self.shown.is_some_and(|s| (s.state, s.level, s.harm) == (now.state, now.level, now.harm));
         let loud = self.decision.stage >= Stage::Rising;
         if !same || loud || fresh > 0 {
             self.shown = Some(now);
-            self.forecast = Some(Arc::new(self.build(a.entry, a.cells, a.config, now)));
+            self.forecast = Some(Arc::new(self.build(a.entry, a.cells, now)));
         }
         if same && !loud { Outcome::Same } else { Outcome::Changed }
     }
@@ -400,17 +401,10 @@ impl Resource {
         }
     }
 
-    /// Returns which harm was seen last, by its index, and when, if that is not too long ago.
-    fn harm(&self, a: &Around<'_>) -> Option<(usize, Timestamp)> {
-        self.harm_at(a.cells, a.config, a.at)
-    }
-
-    fn harm_at(&self, cells: &[Cell], config: &AnalyzeConfig, at: Timestamp) -> Option<(usize, Timestamp)> {
-        let hold = config.harm_hold.as_secs_f64();
+    /// Returns which harm was seen last, by its index, and when.
+    fn last_harm(&self, cells: &[Cell]) -> Option<(usize, Timestamp)> {
         let seen = self.cells.harm.iter().enumerate().map(|(i, c)| (i, &cells[*c as usize]));
-        seen.filter(|(_, c)| c.events > 0 && at.seconds_since(c.event_received) < hold)
-            .map(|(i, c)| (i, c.event_received))
-            .max_by_key(|(_, at)| *at)
+        seen.filter(|(_, c)| c.events > 0).map(|(i, c)| (i, c.event_received)).max_by_key(|(_, at)| *at)
     }
 
     pub(crate) fn forecast(&self) -> Option<&Arc<Forecast>> {

@@ -89,7 +89,7 @@ impl Analyzer {
         out.renumber_cells(&entry_at);
         for resource in out.resources.iter_mut().flatten() {
             let entry = &out.catalogue.entries()[resource.entry as usize];
-            resource.rebuild(entry, &out.cells, &out.config);
+            resource.rebuild(entry, &out.cells);
         }
         out.index();
         Ok(out)

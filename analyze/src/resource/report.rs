@@ -11,12 +11,11 @@ use super::measure::{limit_now, ratio, sign};
 use super::{Resource, Shown};
 use crate::catalogue::{Entry, Harm};
 use crate::cell::Cell;
-use crate::config::AnalyzeConfig;
 use crate::decide::Stage;
 use crate::sentence::{Beside, sentence};
 
 impl Resource {
-    pub(super) fn build(&self, entry: &Entry, cells: &[Cell], config: &AnalyzeConfig, shown: Shown) -> Forecast {
+    pub(super) fn build(&self, entry: &Entry, cells: &[Cell], shown: Shown) -> Forecast {
         let limit = limit_now(entry, &self.cells, cells).or(self.limit);
         let used = sign(entry) * self.screen.y;
         let ratio = ratio(entry, &self.cells, cells, limit, used);
@@ -67,7 +66,7 @@ impl Resource {
             level: shown.level,
             sentence: String::new(),
         };
-        let harm = self.harm_at(cells, config, shown.at).map(|(i, when)| {
+        let harm = self.last_harm(cells).filter(|_| shown.harm).map(|(i, when)| {
             let selector = entry.harm.get(i).map(|h| match h {
                 Harm::Counter(s) | Harm::Gauge(s) => s,
             });
@@ -84,8 +83,8 @@ impl Resource {
     }
 
     /// Makes the forecast again that was last shown, after a restore.
-    pub(crate) fn rebuild(&mut self, entry: &Entry, cells: &[Cell], config: &AnalyzeConfig) {
-        self.forecast = self.shown.map(|shown| Arc::new(self.build(entry, cells, config, shown)));
+    pub(crate) fn rebuild(&mut self, entry: &Entry, cells: &[Cell]) {
+        self.forecast = self.shown.map(|shown| Arc::new(self.build(entry, cells, shown)));
     }
 
     /// Orders objects of one resource: the one to show first is the smallest.
