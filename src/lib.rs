@@ -17,6 +17,8 @@ pub mod config;
 pub mod data_dir;
 pub mod exporter;
 pub mod metrics;
+#[cfg(test)]
+mod names;
 pub mod page;
 pub mod pipeline;
 pub mod pump;

@@ -97,7 +97,6 @@ impl Node {
             return;
         }
         self.left = None;
-        self.configured = true;
         let up = value != 0.0;
         if let Some(v) = self.voices.iter_mut().find(|v| v.series == series) {
             let interval = received.seconds_since(v.received).max(0.0);

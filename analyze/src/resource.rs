@@ -106,6 +106,9 @@ pub(crate) struct Resource {
     forecast: Option<Arc<Forecast>>,
 }
 
+/// Own intervals after a restart of the node in which a series must come back, or it ended with the old run.
+const RESTART_PATIENCE: f64 = 3.0;
+
 /// What an evaluation needs from around the resource.
 pub(crate) struct Around<'a> {
     pub entry: &'a Entry,
@@ -262,7 +265,16 @@ impl Resource {
         let quiet = self.decision.stage < Stage::Critical;
         let object = a.config.object_gone_after.as_secs_f64().max(20.0 * self.screen.interval);
         let node_alive = |since: Timestamp| a.node.received > since;
+        let restarted = self.cells.restart.map(|c| &a.cells[c as usize]).filter(|c| c.events > 0);
         match self.ended {
+            // The node was started anew and this has not come back: it ended with what ran before.
+            _ if restarted.is_some_and(|c| {
+                c.event_at > self.screen.last
+                    && a.at.seconds_since(c.event_received) > RESTART_PATIENCE * self.screen.interval.max(1.0)
+            }) =>
+            {
+                true
+            }
             // Deleted, not silent: the rest of the node goes on. One that was paged for is held a little longer,
             // because a crash ends series just as well.
             Some(end) if node_alive(end) => {

@@ -27,6 +27,7 @@ scripts! {
     noise,
     step,
     restart,
+    restart_ends_objects,
     limit_raised,
     limit_lowered,
     gap,

@@ -40,7 +40,7 @@ const ALL: [&str; 36] = [
     "beam_fds",
     "beam_fds_limit",
     "beam_run_queue_length",
-    "beam_run_queues_total",
+    "beam_run_queues_length",
     "beam_active_tasks",
     "beam_reductions_total",
     "beam_gc_total",

@@ -53,7 +53,9 @@ fn ten_thousand_series_leave_the_metrics_small() {
     let text = forewarn::exporter::render(&registry, &pipeline.views, config.exporter.max_resources).unwrap();
     let lines = text.lines().filter(|l| !l.starts_with('#')).count();
     assert!(lines < 500, "{lines} series exported after {polls} polls of 10,000");
-    assert!(text.contains("forewarn_forecast_state{node=\"n0@host\",object=\"\",resource=\"processes\",state=\"exhausted\"} 1"));
+    assert!(text.contains(
+        "forewarn_forecast_state{node=\"n0@host\",object=\"\",resource=\"processes\",state=\"exhausted\"} 1"
+    ));
     assert!(!text.contains("n1@host"));
     runtime.block_on(pipeline.close());
 }

@@ -180,7 +180,8 @@ fn judge(forewarn: &Forewarn, leak: &Leak, seen: &Seen) {
         if leak.object.is_empty() { String::new() } else { format!(" AND labels['process'] = '{}'", leak.object) };
     let value = |query: String| forewarn.sql(&query).first().map(|r| r[0].clone()).unwrap_or_default();
     // The comparison leaves stale markers out.
-    let limit = format!("SELECT max(value) FROM samples WHERE metric = '{limit}' AND node = '{node}' AND value < 1e300");
+    let limit =
+        format!("SELECT max(value) FROM samples WHERE metric = '{limit}' AND node = '{node}' AND value < 1e300");
     let limit = value(limit);
     let limit = limit.as_f64().unwrap_or_else(|| panic!("{}: no limit in the history", leak.node));
     let of = format!("FROM samples WHERE metric = '{metric}' AND node = '{node}'{object}");

@@ -210,7 +210,7 @@ impl Session {
             }
             Call::Statistics(item) => match item {
                 Statistics::RunQueueLengths => add("beam_run_queue_length", answer.number()),
-                Statistics::RunQueueLengthsAll => add("beam_run_queues_total", answer.number()),
+                Statistics::RunQueueLengthsAll => add("beam_run_queues_length", answer.number()),
                 Statistics::ActiveTasksAll => add("beam_active_tasks", answer.number()),
                 Statistics::Reductions => add("beam_reductions_total", part(0)),
                 Statistics::ContextSwitches => add("beam_context_switches_total", part(0)),
