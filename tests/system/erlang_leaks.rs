@@ -97,9 +97,9 @@ fn needs_erlang_leaks_are_called_in_time_once_and_end_with_a_restart() {
     let cgroup = Cgroup::with_memory(ETS_LIMIT);
     let mut leaks = vec![PROCESSES, ATOMS, MAILBOX];
     if cgroup.is_some() {
-        leaks.push(ETS)
+        leaks.push(ETS);
     } else {
-        progress("SKIPPED: ETS, since no memory cgroup can be made here")
+        progress("SKIPPED: ETS, since no memory cgroup can be made here");
     }
     let start = |leak: &Leak, code: &str| {
         let inside = cgroup.as_ref().filter(|_| leak.node == "ets").map(|c| c.0.as_path());
