@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use erlang::{Epmd, erlang_is_there};
+use erlang::Epmd;
 use forewarn_ingest::beam::{self, BeamConfig, NodeConfig};
 use forewarn_ingest::edge::{Accepted, Intake, SubmitError, Urgency};
 use forewarn_schemas::{Batch, ManualClock};
@@ -50,10 +50,7 @@ fn cpu_ms(pid: &str) -> f64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
-async fn measures_polls_and_scans() {
-    if !erlang_is_there("measures_polls_and_scans") {
-        return;
-    }
+async fn needs_erlang_measures_polls_and_scans() {
     let epmd = Epmd::start();
     let mut node = epmd.node(&["-name", "cost@127.0.0.1"]);
     let pid = node.pid().to_string();

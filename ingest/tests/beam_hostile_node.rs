@@ -14,7 +14,7 @@ use std::time::Duration;
 use erl_dist::DistributionFlags;
 use erl_dist::handshake::{HandshakeStatus, ServerSideHandshake};
 use erl_dist::node::{Creation, LocalNode};
-use erlang::{Epmd, erlang_is_there};
+use erlang::Epmd;
 use forewarn_ingest::beam::{BeamConfig, NodeConfig};
 use forewarn_ingest::status::Health;
 use forewarn_schemas::Timestamp;
@@ -239,10 +239,7 @@ async fn a_node_cannot_speak_for_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hostile_neighbours_do_not_harm_a_node() {
-    if !erlang_is_there("hostile_neighbours_do_not_harm_a_node") {
-        return;
-    }
+async fn needs_erlang_hostile_neighbours_do_not_harm_a_node() {
     let manners = [
         Manner::MuteAtOnce,
         Manner::After(Vec::new()),

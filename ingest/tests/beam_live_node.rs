@@ -9,7 +9,7 @@ mod watching;
 
 use std::time::Duration;
 
-use erlang::{Epmd, erlang_is_there};
+use erlang::Epmd;
 use forewarn_ingest::beam::{BeamConfig, NodeConfig};
 use forewarn_ingest::status::Health;
 use forewarn_schemas::Timestamp;
@@ -55,10 +55,7 @@ const ALL: [&str; 36] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_is_written_and_plausible() {
-    if !erlang_is_there("everything_is_written_and_plausible") {
-        return;
-    }
+async fn needs_erlang_everything_is_written_and_plausible() {
     let epmd = Epmd::start();
     let mut node = epmd.node(&["-name", "x@127.0.0.1", "+P", "4096", "+t", "100000", "+Q", "2048"]);
     let watching = Watching::start(config(epmd.port, epmd.cookie_file("c", "COOKIE")));
@@ -103,10 +100,7 @@ async fn everything_is_written_and_plausible() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_node_is_not_changed() {
-    if !erlang_is_there("the_node_is_not_changed") {
-        return;
-    }
+async fn needs_erlang_the_node_is_not_changed() {
     let epmd = Epmd::start();
     let mut node = epmd.node(&["-sname", "quiet"]);
     // In the mesh, but not at this epmd under a name that the collector would watch with the right cookie.
@@ -158,10 +152,7 @@ async fn the_node_is_not_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_configured_node_is_watched_once() {
-    if !erlang_is_there("a_configured_node_is_watched_once") {
-        return;
-    }
+async fn needs_erlang_a_configured_node_is_watched_once() {
     let epmd = Epmd::start();
     let _node = epmd.node(&["-name", "conf@127.0.0.1"]);
     let _other = epmd.node(&["-name", "disc@127.0.0.1"]);

@@ -7,7 +7,7 @@ mod erlang;
 #[allow(dead_code, reason = "each test uses a part")]
 mod watching;
 
-use erlang::{Epmd, ErlNode, erlang_is_there};
+use erlang::{Epmd, ErlNode};
 use forewarn_ingest::beam::BeamConfig;
 use forewarn_ingest::status::Health;
 use forewarn_schemas::Timestamp;
@@ -28,10 +28,7 @@ fn fill(node: &mut ErlNode, name: &str, messages: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn growth_is_seen_and_the_end_too() {
-    if !erlang_is_there("growth_is_seen_and_the_end_too") {
-        return;
-    }
+async fn needs_erlang_growth_is_seen_and_the_end_too() {
     let epmd = Epmd::start();
     let mut node = epmd.node(&["-sname", "post"]);
     deaf(&mut node, "box", true);
@@ -60,10 +57,7 @@ async fn growth_is_seen_and_the_end_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sample_finds_what_is_long_in_the_end() {
-    if !erlang_is_there("a_sample_finds_what_is_long_in_the_end") {
-        return;
-    }
+async fn needs_erlang_a_sample_finds_what_is_long_in_the_end() {
     let epmd = Epmd::start();
     let mut node = epmd.node(&["-sname", "crowd"]);
     node.eval("begin [spawn(fun() -> receive stop -> ok end end) || _ <- lists:seq(1, 5000)], ok end");
@@ -83,10 +77,7 @@ async fn a_sample_finds_what_is_long_in_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_process_table_is_at_its_limit_and_the_node_is_up() {
-    if !erlang_is_there("a_full_process_table_is_at_its_limit_and_the_node_is_up") {
-        return;
-    }
+async fn needs_erlang_a_full_process_table_is_at_its_limit_and_the_node_is_up() {
     let epmd = Epmd::start();
     let mut node = epmd.node(&["-sname", "full", "+P", "1024"]);
     let watching = Watching::start(config(epmd.port, epmd.cookie_file("c", "COOKIE")));

@@ -9,17 +9,14 @@ mod watching;
 
 use std::time::Duration;
 
-use erlang::{Epmd, erlang_is_there, signal};
+use erlang::{Epmd, signal};
 use forewarn_ingest::beam::BeamConfig;
 use forewarn_ingest::status::Health;
 use forewarn_schemas::Timestamp;
 use watching::{Seen, Watching, config};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_node_is_down_until_it_is_back() {
-    if !erlang_is_there("a_killed_node_is_down_until_it_is_back") {
-        return;
-    }
+async fn needs_erlang_a_killed_node_is_down_until_it_is_back() {
     let epmd = Epmd::start();
     let node = epmd.node(&["-sname", "phoenix"]);
     let watching = Watching::start(config(epmd.port, epmd.cookie_file("c", "COOKIE")));
@@ -51,10 +48,7 @@ async fn a_killed_node_is_down_until_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hung_node_is_down_and_its_neighbour_is_not() {
-    if !erlang_is_there("a_hung_node_is_down_and_its_neighbour_is_not") {
-        return;
-    }
+async fn needs_erlang_a_hung_node_is_down_and_its_neighbour_is_not() {
     let epmd = Epmd::start();
     let hung = epmd.node(&["-sname", "hung"]);
     let _well = epmd.node(&["-sname", "well"]);
@@ -75,11 +69,8 @@ async fn a_hung_node_is_down_and_its_neighbour_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_of_another_uid_is_left_alone() {
+async fn needs_erlang_a_node_of_another_uid_is_left_alone() {
     let root = rustix::process::getuid().is_root();
-    if !erlang_is_there("a_node_of_another_uid_is_left_alone") {
-        return;
-    }
     if !root {
         eprintln!("SKIP a_node_of_another_uid_is_left_alone: only root can start a node under another uid");
         return;
@@ -98,10 +89,7 @@ async fn a_node_of_another_uid_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_cookie_is_not_tried_again_until_it_is_mended() {
-    if !erlang_is_there("a_wrong_cookie_is_not_tried_again_until_it_is_mended") {
-        return;
-    }
+async fn needs_erlang_a_wrong_cookie_is_not_tried_again_until_it_is_mended() {
     let epmd = Epmd::start();
     let node = epmd.node(&["-sname", "shut"]);
     let _open = epmd.node(&["-sname", "open", "-setcookie", "OTHER"]);
@@ -130,10 +118,7 @@ async fn a_wrong_cookie_is_not_tried_again_until_it_is_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_discovered_node_that_stays_away_is_forgotten() {
-    if !erlang_is_there("a_discovered_node_that_stays_away_is_forgotten") {
-        return;
-    }
+async fn needs_erlang_a_discovered_node_that_stays_away_is_forgotten() {
     let epmd = Epmd::start();
     let node = epmd.node(&["-sname", "guest"]);
     let forget_after = Duration::from_millis(300);
@@ -152,11 +137,8 @@ async fn a_discovered_node_that_stays_away_is_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cookie_that_others_can_read_is_told_of() {
+async fn needs_erlang_a_cookie_that_others_can_read_is_told_of() {
     use std::os::unix::fs::PermissionsExt;
-    if !erlang_is_there("a_cookie_that_others_can_read_is_told_of") {
-        return;
-    }
     let epmd = Epmd::start();
     let _node = epmd.node(&["-sname", "careless"]);
     let cookie = epmd.cookie_file("c", "COOKIE");

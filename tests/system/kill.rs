@@ -108,8 +108,8 @@ async fn verify(dir: &Path, ledger: &BTreeMap<(u64, u64), ()>) -> Duration {
 
 #[test]
 fn nothing_acknowledged_is_lost_or_doubled_by_kills() {
-    let rounds: u32 = std::env::var("FOREWARN_TEST_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(20);
-    let seed = std::env::var("FOREWARN_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_261_124);
+    let rounds: u32 = std::env::var("FOREWARN_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(20);
+    let seed = std::env::var("FOREWARN_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_261_124);
     progress(&format!("{rounds} kills, seed {seed}"));
     let mut rng = rand::rngs::SmallRng::seed_from_u64(seed);
     let temp = tempfile::tempdir().unwrap();

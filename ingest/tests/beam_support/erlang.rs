@@ -9,21 +9,6 @@ use std::time::Duration;
 /// How long a node may take to answer a test.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Says whether Erlang is there. Without it the test says so and passes, unless `FOREWARN_TEST_REQUIRE` names
-/// `erlang`: then it fails.
-pub(crate) fn erlang_is_there(test: &str) -> bool {
-    let there = ["erl", "epmd"].iter().all(|program| {
-        let paths = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&paths).any(|dir| dir.join(program).exists())
-    });
-    if !there {
-        let required = std::env::var("FOREWARN_TEST_REQUIRE").unwrap_or_default();
-        assert!(!required.contains("erlang"), "{test}: erl is required and not installed");
-        eprintln!("SKIP {test}: erl is not installed");
-    }
-    there
-}
-
 /// A port that was free a moment ago.
 pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()

@@ -1,7 +1,6 @@
 //! The history is plain Parquet: pyarrow and DuckDB restore every bit of it by the line in `docs/formats/block-v1.md`.
 //!
-//! Needs `python3` with `pyarrow` and `duckdb`; without them it says so and passes, unless `FOREWARN_TEST_REQUIRE` names
-//! pyarrow.
+//! Needs `python3` with `pyarrow` and `duckdb`: `tests/run` runs it where they are.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -13,15 +12,7 @@ use forewarn_vfs::StdVfs;
 use crate::support::*;
 
 #[test]
-fn pyarrow_and_duckdb_restore_every_value() {
-    let there =
-        Command::new("python3").args(["-c", "import pyarrow, duckdb"]).output().is_ok_and(|o| o.status.success());
-    if !there {
-        let required = std::env::var("FOREWARN_TEST_REQUIRE").unwrap_or_default();
-        assert!(!required.contains("pyarrow"), "python3 with pyarrow and duckdb is required and not there");
-        println!("SKIP pyarrow_and_duckdb_restore_every_value: no python3 with pyarrow and duckdb");
-        return;
-    }
+fn needs_pyarrow_and_duckdb_to_restore_every_value() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(Arc::new(LocalBlocks::new(Arc::new(StdVfs), dir.path())));
     let base = 1_700_000_000_000i64;
