@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
@@ -19,11 +19,11 @@ use forewarn_schemas::{AlertStatus, Clock, Forecast, ForecastState, Severity, Ti
 use forewarn_store::{SqlLimits, Store};
 use prometheus::Registry;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::page::{self, AlertRow, Card, Data};
 use crate::view::Views;
-use crate::web::Access;
+use crate::web::Gate;
 
 /// Largest body of a query, in bytes.
 const QUERY_BYTES_MAX: usize = 1 << 20;
@@ -47,6 +47,8 @@ pub struct App {
     pub max_resources: usize,
     /// Limits of each query.
     pub sql_limits: SqlLimits,
+    /// A permit for each query that may run at once.
+    pub queries: Arc<Semaphore>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Whether recovery is over and every stage works.
@@ -55,8 +57,8 @@ pub struct App {
     pub reload: mpsc::Sender<crate::run::Reload>,
 }
 
-/// Builds the routes, guarded by `access`.
-pub fn router(app: Arc<App>, access: Arc<Access>) -> Router {
+/// Builds the routes, guarded by `gate`.
+pub fn router(app: Arc<App>, gate: Arc<Gate>) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/page.css", get(|| async { ([(header::CONTENT_TYPE, "text/css")], page::CSS) }))
@@ -72,7 +74,7 @@ pub fn router(app: Arc<App>, access: Arc<Access>) -> Router {
         .route("/api/v1/nodes", get(nodes))
         .fallback(|| async { answer::error(StatusCode::NOT_FOUND, "not_found", "no such path") })
         .layer(DefaultBodyLimit::max(QUERY_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(access, crate::web::access::guard))
+        .layer(middleware::from_fn_with_state(gate, crate::web::access::guard))
         .with_state(app)
 }
 
@@ -91,7 +93,7 @@ async fn reload(State(app): State<Arc<App>>) -> Response {
         Err(_) => Err("forewarn is stopping".into()),
     };
     match outcome {
-        Ok(()) => "reloaded\n".into_response(),
+        Ok(applied) => format!("{applied}\n").into_response(),
         Err(problems) => {
             (StatusCode::INTERNAL_SERVER_ERROR, format!("{problems}\nthe old configuration stays in force\n"))
                 .into_response()
@@ -107,7 +109,12 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn query(State(app): State<Arc<App>>, headers: HeaderMap, text: String) -> Response {
-    sql::answer(&app.store, &text, sql::Format::of(&headers), app.sql_limits).await
+    let Ok(permit) = app.queries.clone().try_acquire_owned() else {
+        let mut answer = answer::error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "too many queries at once");
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        return answer;
+    };
+    sql::answer(&app.store, &text, sql::Format::of(&headers), app.sql_limits, permit).await
 }
 
 /// Applies the filters `node`, `family`, `resource`, `object` (equal) and `state` (a list separated by commas).
@@ -226,7 +233,8 @@ fn collect(app: &App, forecasts: Vec<Arc<Forecast>>, alerts: Vec<AlertView>) -> 
         .collect();
     alerts.sort_by(|a, b| b.severity.cmp(&a.severity).then(b.since.cmp(&a.since)));
     let (targets, notices) = (app.board.targets(), app.board.notices());
-    Data { now: app.clock.now(), cards, cards_left_out, quiet, alerts, targets, notices }
+    let evaluated = app.views.at();
+    Data { now: app.clock.now(), evaluated, cards, cards_left_out, quiet, alerts, targets, notices }
 }
 
 /// The picture shows the present segment and a fifth before it, a day at most.

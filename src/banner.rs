@@ -28,7 +28,10 @@ pub fn reachable(listen: SocketAddr) -> SocketAddr {
 /// Says what the log found when it was opened.
 pub fn recovered(recovery: &Recovery, board: &Board) {
     if recovery.cut_bytes > 0 {
-        warn!(bytes = recovery.cut_bytes, "the log's damaged tail was cut; nothing acknowledged was in it");
+        warn!(
+            bytes = recovery.cut_bytes,
+            "the log's damaged tail was cut: a write that had not been acknowledged, most likely"
+        );
     }
     for (partition, gap) in &recovery.gaps {
         warn!(

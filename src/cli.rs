@@ -130,7 +130,7 @@ fn run(args: &RunArgs) -> ExitCode {
 
 fn load(args: &RunArgs) -> Result<Config, Vec<Problem>> {
     let config = match &args.config {
-        Some(path) => Config::load(path)?,
+        Some(path) => Config::read(path)?,
         None => Config::default(),
     };
     load_from(args, config)
@@ -144,12 +144,11 @@ fn load_from(args: &RunArgs, mut config: Config) -> Result<Config, Vec<Problem>>
     if let Some(listen) = args.listen {
         config.listen = listen;
     }
-    let problems = config.validate();
-    if problems.is_empty() { Ok(config) } else { Err(problems) }
+    config.validated()
 }
 
 fn check_config(args: &CheckArgs) -> ExitCode {
-    let problems = Config::load(&args.file).err().unwrap_or_default();
+    let problems = Config::read(&args.file).and_then(Config::validated).err().unwrap_or_default();
     if args.output == Output::Json {
         let list: Vec<_> = problems
             .iter()

@@ -1,6 +1,6 @@
 //! The configuration: one YAML file. Each part's section is defined beside the part's code; this is the whole.
 //!
-//! Three steps: [`Config::parse`] reads the text, [`Config::validate`] checks it without touching a file or the network,
+//! Three steps: [`Config::read`] reads the file, [`Config::validate`] checks it without touching a file or the network,
 //! and `run` builds from it. `forewarn check-config` does the first two and prints every error.
 
 pub mod yaml;
@@ -133,24 +133,41 @@ impl Default for QuerySection {
 }
 
 impl Config {
-    /// Reads the text of a configuration file.
+    /// Returns the configuration if it is valid.
     ///
     /// # Errors
-    /// Every problem, those of [`Config::validate`] included.
-    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
-        let config: Self = yaml::parse(text)?;
-        let problems = config.validate();
-        if problems.is_empty() { Ok(config) } else { Err(problems) }
+    /// Every problem of [`Config::validate`].
+    pub fn validated(self) -> Result<Self, Vec<Problem>> {
+        let problems = self.validate();
+        if problems.is_empty() { Ok(self) } else { Err(problems) }
     }
 
-    /// Reads a configuration file.
+    /// Names the sections in which it differs from `other` and that only a start applies.
+    pub fn differs_from(&self, other: &Self) -> Vec<&'static str> {
+        let sections = |c: &Self| {
+            [
+                ("data", format!("{:?}", c.data)),
+                ("listen", format!("{:?}", c.listen)),
+                ("collectors", format!("{:?}", c.collectors)),
+                ("edge", format!("{:?}", c.edge)),
+                ("store", format!("{:?}", c.store)),
+                ("forecast", format!("{:?}", c.forecast)),
+                ("exporter", format!("{:?}", c.exporter)),
+                ("query", format!("{:?}", c.query)),
+                ("web.tls_server_config", c.web.tls_server_config.is_some().to_string()),
+                ("web.external_url", format!("{:?}", c.web.external_url)),
+            ]
+        };
+        sections(self).into_iter().zip(sections(other)).filter(|(a, b)| a.1 != b.1).map(|(a, _)| a.0).collect()
+    }
+
+    /// Reads a configuration file; whether it is valid is another question, since flags may change it.
     ///
     /// # Errors
-    /// As [`Config::parse`], and when the file cannot be read.
-    pub fn load(path: &Path) -> Result<Self, Vec<Problem>> {
-        let text =
-            std::fs::read_to_string(path).map_err(|e| vec![Problem::anywhere(format!("{}: {e}", path.display()))])?;
-        Self::parse(&text)
+    /// Every problem of the text, or that the file cannot be read.
+    pub fn read(path: &Path) -> Result<Self, Vec<Problem>> {
+        let text = std::fs::read_to_string(path).map_err(|e| vec![Problem::anywhere(e.to_string())])?;
+        yaml::parse(&text)
     }
 
     /// Checks what the types cannot say; touches no file and no network.
@@ -163,6 +180,17 @@ impl Config {
         let at_least = |name: &str, value: Duration, min: Duration| {
             (value < min).then(|| format!("{name} must be at least {}", forewarn_schemas::units::format_duration(min)))
         };
+        let at_most = |name: &str, value: Duration, max: Duration| {
+            (value > max).then(|| format!("{name} must be at most {}", forewarn_schemas::units::format_duration(max)))
+        };
+        problems.extend(at_most("forecast.step", self.forecast.step, Duration::from_secs(300)));
+        problems.extend(at_most("edge.linger_max", self.edge.linger_max, Duration::from_secs(5)));
+        problems.extend(at_least("edge.age_max", self.edge.age_max, Duration::from_secs(60)));
+        let positive = |name: &str, value: usize| (value == 0).then(|| format!("{name} must be at least 1"));
+        problems.extend(positive("edge.series_max", self.edge.series_max));
+        problems.extend(positive("edge.series_per_source_max", self.edge.series_per_source_max));
+        problems.extend(positive("exporter.max_resources", self.exporter.max_resources));
+        problems.extend(positive("query.rows_max", self.query.rows_max));
         let second = Duration::from_secs(1);
         problems.extend(at_least("forecast.step", self.forecast.step, second));
         problems.extend(at_least("query.timeout", self.query.timeout, second));
@@ -181,7 +209,7 @@ mod tests {
 
     #[test]
     fn the_default_is_valid_and_the_empty_file_is_it() {
-        let config = Config::parse("").unwrap();
+        let config = yaml::parse::<Config>("").unwrap();
         assert_eq!(config.listen, Config::default().listen);
         assert!(config.validate().is_empty());
     }
@@ -189,7 +217,7 @@ mod tests {
     #[test]
     fn every_error_of_a_file_with_its_line() {
         let text = "listn: 127.0.0.1:1\ncollectors:\n  beam:\n    intervall: 1s\nstore:\n  retention: 15 days\n";
-        let problems: Vec<String> = Config::parse(text).unwrap_err().iter().map(ToString::to_string).collect();
+        let problems: Vec<String> = yaml::parse::<Config>(text).unwrap_err().iter().map(ToString::to_string).collect();
         assert_eq!(problems.len(), 3, "{problems:#?}");
         assert!(problems[0].contains("1:1") && problems[0].contains("did you mean \"listen\""), "{problems:#?}");
         assert!(problems[1].contains("4:5") && problems[1].contains("\"interval\""), "{problems:#?}");
@@ -198,7 +226,7 @@ mod tests {
 
     #[test]
     fn listening_beyond_loopback_is_refused_without_access_control() {
-        let problems = Config::parse("listen: 0.0.0.0:9797").unwrap_err();
+        let problems = yaml::parse::<Config>("listen: 0.0.0.0:9797").unwrap().validate();
         assert!(problems[0].message.contains("web.insecure"));
     }
 }

@@ -5,6 +5,7 @@
 pub mod chart;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use forewarn_ingest::status::{Health, Notice, Target};
 use forewarn_schemas::units::{humane_bytes, humane_duration, humane_number};
@@ -13,6 +14,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// Cards with a picture shown at most; the rest is in the table.
 pub const CARDS_MAX: usize = 50;
+/// Forecasts older than this are said to be old.
+const OLD: Duration = Duration::from_secs(60);
 /// Rows of the table of quiet resources shown at most, fullest first.
 const ROWS_MAX: usize = 200;
 
@@ -51,6 +54,8 @@ pub struct AlertRow {
 pub struct Data {
     /// Now.
     pub now: Timestamp,
+    /// When the forecasts were made; `None` while the log is being read after a start.
+    pub evaluated: Option<Timestamp>,
     /// Resources that will or did run out, most urgent first.
     pub cards: Vec<Card>,
     /// How many more there are than cards.
@@ -124,10 +129,11 @@ pub fn content(data: &Data) -> Markup {
                 }
             }
             main {
+                (age(data))
                 (notices(&data.notices))
                 section aria-label="What will run out" {
                     h2 { "What will run out" }
-                    @if data.cards.is_empty() {
+                    @if data.cards.is_empty() && data.evaluated.is_some() {
                         p class="calm" { "Nothing, as far as can be seen." }
                     }
                     @for card in &data.cards { (card_markup(card)) }
@@ -143,6 +149,19 @@ pub fn content(data: &Data) -> Markup {
                 a href="/metrics" { "metrics" } " · " a href="/api/v1/forecasts" { "forecasts" } " · "
                 a href="/api/v1/resources" { "resources" } " · " a href="/api/v1/nodes" { "nodes" }
             }
+        }
+    }
+}
+
+/// Says so when the forecasts are not those of now.
+fn age(data: &Data) -> Markup {
+    html! {
+        @match data.evaluated {
+            None => p class="warn" { "Nothing has been judged yet: the first samples are on their way, or the log is being read." }
+            Some(at) if data.now.since(at) > OLD => p class="warn" {
+                "The forecasts below are " (humane_duration(data.now.seconds_since(at))) " old: no samples come in."
+            }
+            Some(_) => {}
         }
     }
 }
@@ -328,6 +347,17 @@ pub(crate) mod tests {
         let page = document(&data).into_string();
         assert!(!page.contains("<img"), "{page}");
         assert!(page.contains("&lt;img"));
+    }
+
+    #[test]
+    fn forecasts_that_are_old_or_not_there_yet_are_said_to_be() {
+        let at = Timestamp::from_secs(1_000);
+        let page = |evaluated, now| document(&Data { evaluated, now, ..Data::default() }).into_string();
+        assert!(page(None, at).contains("Nothing has been judged yet"));
+        assert!(!page(None, at).contains("Nothing, as far"));
+        assert!(page(Some(at), at + Duration::from_secs(300)).contains("5m old"));
+        let fresh = page(Some(at), at + Duration::from_secs(20));
+        assert!(fresh.contains("Nothing, as far") && !fresh.contains(" old"));
     }
 
     #[test]

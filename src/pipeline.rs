@@ -14,6 +14,7 @@ use forewarn_analyze::{AnalyzeConfig, Catalogue};
 use forewarn_ingest::clock::SystemClock;
 use forewarn_ingest::edge::Edge;
 use forewarn_ingest::log::{EmbeddedLog, EmbeddedLogConfig, Log, Recovery};
+use forewarn_ingest::status::Board;
 use forewarn_schemas::{Clock, PartitionId};
 use forewarn_store::{LocalBlocks, Store};
 use forewarn_vfs::{StdVfs, Vfs};
@@ -68,6 +69,7 @@ impl Pipeline {
         system_clock: Arc<SystemClock>,
         registry: &Registry,
         external_url: &str,
+        board: &Arc<Board>,
         fatal: CancellationToken,
     ) -> anyhow::Result<Self> {
         let vfs: Arc<dyn Vfs> = Arc::new(StdVfs);
@@ -101,7 +103,8 @@ impl Pipeline {
 
         let stop_router = CancellationToken::new();
         let (alerts, inputs) = Handle::new();
-        let router = tokio::spawn(forewarn_alert::run(router, receivers, inputs, clock.clone(), stop_router.clone()));
+        let router = forewarn_alert::run(router, receivers, inputs, clock.clone(), stop_router.clone());
+        let router = tokio::spawn(guarded(router, stop_router.clone(), fatal.clone()));
         let stop_pumps = CancellationToken::new();
         let (mut pumps, mut caught_up) = (Vec::new(), Vec::new());
         for p in (0..partitions).map(PartitionId) {
@@ -111,6 +114,8 @@ impl Pipeline {
                 edge: edge.clone(),
                 store: store.clone(),
                 catalogue: catalogue.clone(),
+                flush_bytes: config.store.flush_bytes.bytes(),
+                board: board.clone(),
                 config: AnalyzeConfig { step: config.forecast.step, ..AnalyzeConfig::default() },
                 views: views.clone(),
                 alerts: alerts.clone(),
@@ -161,10 +166,12 @@ impl Pipeline {
         Ok(self.alerts.send(Input::Reconfigure(Box::new(rules), receivers)).await?)
     }
 
-    /// Stops in order; the collectors and the listener must have stopped before.
+    /// Stops in order; the collectors must have stopped before.
     pub async fn close(self) {
         let late = |what: &str| error!(stage = what, "did not stop in time; the log has what it left undone");
-        self.edge.close().await;
+        if tokio::time::timeout(STOP_DEADLINE, self.edge.close()).await.is_err() {
+            late("edge");
+        }
         self.stop_pumps.cancel();
         for (p, pump) in self.pumps {
             if tokio::time::timeout(STOP_DEADLINE, pump).await.is_err() {
@@ -175,10 +182,22 @@ impl Pipeline {
         if tokio::time::timeout(STOP_DEADLINE, self.router).await.is_err() {
             late("router");
         }
-        if let Err(e) = self.log.close().await {
-            warn!(error = %e, "log not closed cleanly; it is checked at the next start");
+        match tokio::time::timeout(STOP_DEADLINE, self.log.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => warn!(error = %e, "log not closed cleanly; it is checked at the next start"),
+            Err(_) => late("log"),
         }
     }
+}
+
+/// Runs a part without which the process must not go on: when it ends before `stop`, by a panic too, `fatal` is cancelled.
+pub(crate) async fn guarded<T>(part: impl Future<Output = T>, stop: CancellationToken, fatal: CancellationToken) -> T {
+    let guard = fatal.drop_guard();
+    let out = part.await;
+    if stop.is_cancelled() {
+        drop(guard.disarm());
+    }
+    out
 }
 
 /// A pump's file work blocks, so it gets a thread of its own instead of one of the runtime's.

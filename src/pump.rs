@@ -18,6 +18,7 @@ use forewarn_alert::{Input, rules};
 use forewarn_analyze::{Analyzer, Catalogue, History};
 use forewarn_ingest::edge::Edge;
 use forewarn_ingest::log::{Log, LogError};
+use forewarn_ingest::status::Board;
 use forewarn_schemas::{Offset, PartitionId, Record, RecordBody, Sample, SeriesId, TimeRange, Timestamp};
 use forewarn_store::{Store, StoreError};
 use tokio::sync::watch;
@@ -30,6 +31,15 @@ use crate::view::{View, Views};
 const READ_BYTES: usize = 4 << 20;
 /// Without records for longer than this, the evaluations in between are left out: nothing could have changed.
 const IDLE_STEPS_MAX: u32 = 60;
+
+/// After its state could not be read, a partition raises alerts but ends none for this long: what it does not know yet
+/// may still be going on.
+const RELEARN: Duration = Duration::from_secs(600);
+/// While flushes fail, records are taken until the un-flushed ones are this many times what is flushed at once; then they
+/// stay in the log, and the edge slows down.
+const UNFLUSHED_MAX: u64 = 8;
+/// How long to wait before a flush is tried again when nothing may be taken any more.
+const FLUSH_RETRY: Duration = Duration::from_secs(5);
 
 /// A node that says nothing for so long is down: the pause that WombatOAM makes.
 const NODE_DOWN_AFTER: Duration = Duration::from_secs(30);
@@ -48,6 +58,10 @@ pub struct Parts {
     pub catalogue: Catalogue,
     /// How it is judged.
     pub config: forewarn_analyze::AnalyzeConfig,
+    /// Un-flushed bytes at which the head is flushed.
+    pub flush_bytes: u64,
+    /// Where what could not be done is said.
+    pub board: Arc<Board>,
     /// Where the page reads.
     pub views: Arc<Views>,
     /// Where alerts go.
@@ -73,6 +87,10 @@ pub struct Pump {
     next_at: Timestamp,
     /// Records below this were there at the start.
     catch_up: Offset,
+    /// Until then alerts are raised but not ended, because the state of the analyzer could not be read.
+    relearning: Option<Timestamp>,
+    /// Whether the last flush failed.
+    unflushed: bool,
 }
 
 /// Why a pump stopped.
@@ -94,15 +112,19 @@ impl Pump {
         let next = parts.store.checkpoint(p);
         let restored = parts.store.snapshot(p).and_then(|bytes| {
             restore(&parts.catalogue, &parts.config, &bytes)
-                .inspect_err(
-                    |e| warn!(partition = p.0, error = %e, "forecast state is not readable; it is learnt anew"),
-                )
+                .inspect_err(|e| error!(partition = p.0, error = %e, "forecast state is not readable"))
                 .ok()
         });
+        let lost = restored.is_none() && next > Offset(0);
+        if lost {
+            let message = format!("the forecasts of partition {p} are learnt anew: their state could not be read");
+            parts.board.notice("analyze", &message, "nothing to do; alerts are not ended for ten minutes");
+        }
         let fresh = || (Analyzer::new(parts.catalogue.clone(), parts.config.clone()), Timestamp::MIN, Timestamp::MIN);
         let (analyzer, received, next_at) = restored.unwrap_or_else(fresh);
         let catch_up = parts.log.bounds(p).end;
-        Self { parts, analyzer, step, next, received, next_at, catch_up }
+        let relearning = lost.then_some(Timestamp::MAX);
+        Self { parts, analyzer, step, next, received, next_at, catch_up, relearning, unflushed: false }
     }
 
     /// Runs until cancelled, then takes what is durable, flushes and returns. `caught_up` is set once all that was in the
@@ -114,6 +136,13 @@ impl Pump {
         let mut end = self.parts.log.watch_end(self.parts.partition);
         loop {
             while self.next < *end.borrow_and_update() {
+                if self.is_full() {
+                    tokio::select! {
+                        () = cancel.cancelled() => return self.flush().await,
+                        () = tokio::time::sleep(FLUSH_RETRY) => self.flush().await?,
+                    }
+                    continue;
+                }
                 self.take_next().await?;
             }
             if !*caught_up.borrow() {
@@ -130,8 +159,7 @@ impl Pump {
         while self.next < *end.borrow_and_update() {
             self.take_next().await?;
         }
-        self.flush();
-        Ok(())
+        self.flush().await
     }
 
     async fn take_next(&mut self) -> Result<(), PumpError> {
@@ -169,13 +197,16 @@ impl Pump {
         self.parts.edge.consumed(p, self.next);
         // After a failed flush the store says no for a while.
         if self.parts.store.flush_due(p, self.received) {
-            self.flush();
+            self.flush().await?;
         }
         Ok(())
     }
 
     /// Makes the evaluations that are due before a record received at `received` is taken.
     async fn advance_to(&mut self, received: Timestamp) {
+        if self.relearning == Some(Timestamp::MAX) {
+            self.relearning = Some(received + RELEARN);
+        }
         if self.received == Timestamp::MIN {
             self.next_at = received.align_down(self.step) + self.step;
         }
@@ -213,30 +244,56 @@ impl Pump {
         let sources =
             forecasts.iter().filter_map(|f| Some((f.key.clone(), self.analyzer.series_of(&f.key)?))).collect();
         self.parts.views.publish(*partition, View { at, forecasts, counts: self.analyzer.counts(), sources });
-        let input = Input::Reconcile { scope: format!("p{partition}"), alerts: said.alerts, held: said.held };
+        let input = match self.relearning {
+            Some(until) if at < until => Input::Apply(said.alerts),
+            _ => Input::Reconcile { scope: format!("p{partition}"), alerts: said.alerts, held: said.held },
+        };
         // A router that has stopped is a shutdown; the next start reconciles again.
         let _ = self.parts.alerts.send(input).await;
     }
 
-    /// Flushes the head; when that fails (a full disk) it is tried again later, and the log keeps the samples meanwhile.
-    fn flush(&mut self) {
+    /// Says whether so much could not be flushed that no more is taken.
+    fn is_full(&self) -> bool {
+        if !self.unflushed {
+            return false;
+        }
+        let stats = self.parts.store.stats();
+        let head = stats.iter().find(|s| s.partition == self.parts.partition).map_or(0, |s| s.head_bytes);
+        head > self.parts.flush_bytes.saturating_mul(UNFLUSHED_MAX)
+    }
+
+    /// Flushes the head; when a full or failing disk refuses, it is tried again later and the log keeps the samples
+    /// meanwhile.
+    async fn flush(&mut self) -> Result<(), PumpError> {
         let p = self.parts.partition;
         let snapshot = snapshot(&self.analyzer, self.received, self.next_at);
         match self.parts.store.flush(p, Some(snapshot)) {
             Ok(offset) => {
-                let log = self.parts.log.clone();
-                tokio::spawn(async move {
-                    if let Err(e) = log.truncate(p, offset).await {
-                        warn!(partition = p.0, error = %e, "log not truncated; it is tried again at the next flush");
-                    }
-                });
+                if let Err(e) = self.parts.log.truncate(p, offset).await {
+                    warn!(partition = p.0, error = %e, "log not truncated; it is tried again at the next flush");
+                }
+                self.unflushed = false;
+                self.parts.board.mended("store", &self.unflushed_message());
                 info!(partition = p.0, offset = offset.0, "head flushed");
             }
-            Err(e) => {
+            Err(e) if e.is_retryable() => {
+                self.unflushed = true;
                 self.parts.metrics.flush_failures.inc();
+                self.parts.board.notice(
+                    "store",
+                    &self.unflushed_message(),
+                    "free disk space; samples are kept in the log meanwhile",
+                );
                 error!(partition = p.0, error = %e, "head not flushed; samples are safe in the log");
             }
+            // The manifest is another process's now, or its state on disk is unknown: only a new start finds out.
+            Err(e) => return Err(e.into()),
         }
+        Ok(())
+    }
+
+    fn unflushed_message(&self) -> String {
+        format!("the history of partition {} cannot be written", self.parts.partition)
     }
 }
 

@@ -36,8 +36,8 @@ pub struct QueryArgs {
     /// File that holds a bearer token for it
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Data directory to read instead, while no forewarn runs on it
-    #[arg(long, value_name = "DIR", conflicts_with = "url")]
+    /// Data directory to read instead, while no forewarn runs on it; it is checked and mended as by a start
+    #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Shape of the answer
     #[arg(long, value_enum, default_value_t = Shape::Table)]
@@ -53,12 +53,11 @@ enum Shape {
 }
 
 impl Shape {
-    /// A table is drawn here, from Arrow.
+    /// A table and JSON are written here, from Arrow, where a query that fails half-way is an error.
     fn format(self) -> Format {
         match self {
-            Self::Table | Self::Arrow => Format::Arrow,
+            Self::Table | Self::Json | Self::Arrow => Format::Arrow,
             Self::Csv => Format::Csv,
-            Self::Json => Format::Json,
         }
     }
 }
@@ -116,18 +115,21 @@ async fn from_directory(dir: &Path, args: &QueryArgs) -> anyhow::Result<Body> {
     let store = Store::open(Arc::new(blocks), data.partitions(), StoreConfig::default(), &registry)?;
     let (log, _) = EmbeddedLog::open(vfs, data.log(), data.partitions(), EmbeddedLogConfig::default(), &registry)?;
     for p in (0..data.partitions()).map(PartitionId) {
-        let mut next = store.checkpoint(p);
+        let mut next = store.checkpoint(p).max(log.bounds(p).start);
         while next < log.bounds(p).end {
             let chunk = log.read(p, next, READ_BYTES).await?;
             for (offset, bytes) in chunk.records {
-                store.append(p, offset, &Record::decode(&bytes)?)?;
+                match Record::decode(&bytes) {
+                    Ok(record) => _ = store.append(p, offset, &record)?,
+                    Err(e) => eprintln!("forewarn: record {offset} of partition {p} skipped: {e}"),
+                }
             }
             next = chunk.next;
         }
     }
     let limits = Config::default().query;
     let limits = SqlLimits { memory: limits.memory_max, time: limits.timeout, rows: limits.rows_max };
-    let answer = sql::answer(&store, &args.sql, args.output.format(), limits).await;
+    let answer = sql::answer(&store, &args.sql, args.output.format(), limits, ()).await;
     let (head, body) = answer.into_parts();
     if !head.status.is_success() {
         let bytes = axum::body::to_bytes(body, 1 << 20).await?;
@@ -138,19 +140,23 @@ async fn from_directory(dir: &Path, args: &QueryArgs) -> anyhow::Result<Body> {
 
 async fn write(body: Body, shape: Shape) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    if shape == Shape::Table {
+    if matches!(shape, Shape::Table | Shape::Json) {
         let bytes = axum::body::to_bytes(body, usize::MAX).await?;
-        let batches = StreamReader::try_new(bytes.as_ref(), None)?.collect::<Result<Vec<RecordBatch>, _>>()?;
-        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-        writeln!(out, "{}\n{rows} rows", pretty_format_batches(&batches)?)?;
+        let reader = StreamReader::try_new(bytes.as_ref(), None)?;
+        let columns = sql::columns(&reader.schema());
+        let batches = reader.collect::<Result<Vec<RecordBatch>, _>>()?;
+        if shape == Shape::Json {
+            let rows: Vec<_> = batches.iter().flat_map(sql::rows).collect();
+            writeln!(out, "{}", serde_json::json!({"columns": columns, "rows": rows}))?;
+        } else {
+            let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+            writeln!(out, "{}\n{rows} rows", pretty_format_batches(&batches)?)?;
+        }
         return Ok(());
     }
     let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
         out.write_all(&piece?)?;
-    }
-    if shape == Shape::Json {
-        writeln!(out)?;
     }
     Ok(())
 }

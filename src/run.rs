@@ -6,17 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use axum_server::tls_rustls::RustlsConfig;
 use forewarn_ingest::clock::SystemClock;
-use forewarn_ingest::edge::Edge;
+use forewarn_ingest::edge::{Edge, SubmitError};
 use forewarn_ingest::status::Board;
 use forewarn_ingest::{beam, host};
 use forewarn_schemas::{Clock, Timestamp};
 use forewarn_store::{SqlLimits, Store};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use prometheus::{IntGauge, Registry};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -26,14 +28,18 @@ use crate::banner;
 use crate::config::Config;
 use crate::config::yaml::Problem;
 use crate::data_dir::DataDir;
-use crate::pipeline::Pipeline;
-use crate::web::Access;
+use crate::pipeline::{Pipeline, guarded};
+use crate::web::{Access, Gate};
 
-/// A request to read the configuration again; the answer is what went wrong.
-pub type Reload = oneshot::Sender<Result<(), String>>;
+/// A request to read the configuration again; the answer is what was applied, or what is wrong.
+pub type Reload = oneshot::Sender<Result<String, String>>;
 
 /// How long the collectors and open connections may take to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// SQL queries that may run at once; each may take `query.memory_max`.
+const QUERIES_MAX: usize = 4;
+/// How long a peer may take to send the headers of a request.
+const HEADER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Runs until SIGTERM or SIGINT. `source` is the configuration file, read again on SIGHUP and `/-/reload`; `with_flags`
 /// applies the command line to a configuration.
@@ -45,7 +51,7 @@ pub fn run(
     source: Option<PathBuf>,
     with_flags: impl Fn(Config) -> Result<Config, Vec<Problem>>,
 ) -> anyhow::Result<()> {
-    // Before anything is written: two of the commonest errors, a port and a directory in use, must change nothing.
+    // The commonest errors, a port or a directory in use, come first and change nothing.
     let listener = bind(config.listen)?;
     let data = DataDir::open(&config.data)?;
     let access = Access::build(&config.web).map_err(anyhow::Error::msg)?;
@@ -103,8 +109,8 @@ async fn serve(
     let clock: Arc<dyn Clock> = system_clock.clone();
     let health = Health::register(&registry, clock.now())?;
     let (collect, fatal) = (CancellationToken::new(), CancellationToken::new());
-    let pipeline = Pipeline::open(&config, data, system_clock.clone(), &registry, &url, fatal.clone()).await?;
     let board = Arc::new(Board::default());
+    let pipeline = Pipeline::open(&config, data, system_clock.clone(), &registry, &url, &board, fatal.clone()).await?;
     banner::recovered(&pipeline.recovery, &board);
 
     let ready = Arc::new(AtomicBool::new(false));
@@ -121,36 +127,32 @@ async fn serve(
             time: config.query.timeout,
             rows: config.query.rows_max,
         },
+        queries: Arc::new(Semaphore::new(QUERIES_MAX)),
         clock: clock.clone(),
         ready: ready.clone(),
         reload,
     });
     let handle = axum_server::Handle::new();
-    let server = spawn_server(listener, tls.clone(), api::router(app, Arc::new(access)), handle.clone())?;
+    let gate = Arc::new(Gate::new(access));
+    let routes = api::router(app, gate.clone());
+    let stop_listener = CancellationToken::new();
+    let server = spawn_server(listener, tls.clone(), routes, handle.clone(), (stop_listener.clone(), fatal.clone()))?;
 
     let tasks = TaskTracker::new();
     let intake = pipeline.edge.clone();
+    let spawn = |part: BoxFuture<'static, ()>| tasks.spawn(guarded(part, collect.clone(), fatal.clone()));
     if config.collectors.host.enabled {
-        tasks.spawn(host::run(
-            config.collectors.host.clone(),
-            intake.clone(),
-            clock.clone(),
-            board.clone(),
-            collect.clone(),
-        ));
+        let settings = config.collectors.host.clone();
+        spawn(host::run(settings, intake.clone(), clock.clone(), board.clone(), collect.clone()).boxed());
     }
     if config.collectors.beam.enabled {
-        tasks.spawn(beam::run(
-            config.collectors.beam.clone(),
-            intake.clone(),
-            clock.clone(),
-            board.clone(),
-            collect.clone(),
-        ));
+        let settings = config.collectors.beam.clone();
+        spawn(beam::run(settings, intake.clone(), clock.clone(), board.clone(), collect.clone()).boxed());
     }
-    tasks.spawn(tick(intake, config.forecast.step, collect.clone()));
-    tasks.spawn(keep_house(pipeline.store.clone(), system_clock, health, board.clone(), collect.clone()));
-    tasks.spawn(banner::greet(config.clone(), url.clone(), board.clone(), collect.clone()));
+    spawn(tick(intake, config.forecast.step, board.clone(), collect.clone()).boxed());
+    spawn(keep_house(pipeline.store.clone(), system_clock, health, board.clone(), collect.clone()).boxed());
+    spawn(banner::greet(config.clone(), url.clone(), board.clone(), collect.clone()).boxed());
+    let reloader = Reloader { source, tls, gate, running: config };
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -167,29 +169,36 @@ async fn serve(
             _ = terminate.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
             () = fatal.cancelled() => break Err(anyhow::anyhow!("a stage failed; the lines above say why")),
-            _ = hangup.recv() => match read_again(source.as_ref(), &with_flags, &pipeline, tls.as_ref()).await {
-                Ok(()) => info!("configuration reloaded"),
+            _ = hangup.recv() => match reloader.reload(&with_flags, &pipeline).await {
+                Ok(applied) => info!("{applied}"),
                 Err(problems) => error!(%problems, "configuration not reloaded; the old one stays in force"),
             },
             Some(done) = reloads.recv() => {
                 // The client may have left meanwhile.
-                let _ = done.send(read_again(source.as_ref(), &with_flags, &pipeline, tls.as_ref()).await);
+                let _ = done.send(reloader.reload(&with_flags, &pipeline).await);
             }
         }
     };
-    info!("stopping");
+    info!("stopping; a second signal ends it at once");
     ready.store(false, Ordering::Release);
-    collect.cancel();
-    tasks.close();
-    if tokio::time::timeout(STOP_DEADLINE, tasks.wait()).await.is_err() {
-        warn!(tasks = tasks.len(), "collectors did not stop in time");
+    let stop = async {
+        collect.cancel();
+        tasks.close();
+        if tokio::time::timeout(STOP_DEADLINE, tasks.wait()).await.is_err() {
+            warn!(tasks = tasks.len(), "collectors did not stop in time");
+        }
+        pipeline.close().await;
+        stop_listener.cancel();
+        handle.graceful_shutdown(Some(Duration::from_secs(1)));
+        if tokio::time::timeout(STOP_DEADLINE, server).await.is_err() {
+            warn!("listener did not stop in time");
+        }
+    };
+    tokio::select! {
+        () = stop => info!("stopped"),
+        _ = terminate.recv() => bail!("ended by a second signal; the log has what was left undone"),
+        _ = interrupt.recv() => bail!("ended by a second signal; the log has what was left undone"),
     }
-    pipeline.close().await;
-    handle.graceful_shutdown(Some(Duration::from_secs(1)));
-    if let Ok(Err(e)) = tokio::time::timeout(STOP_DEADLINE, server).await {
-        warn!(error = %e, "listener ended badly");
-    }
-    info!("stopped");
     outcome
 }
 
@@ -198,46 +207,69 @@ fn spawn_server(
     tls: Option<RustlsConfig>,
     routes: axum::Router,
     handle: axum_server::Handle<SocketAddr>,
+    (stop, fatal): (CancellationToken, CancellationToken),
 ) -> anyhow::Result<tokio::task::JoinHandle<()>> {
     let service = routes.into_make_service_with_connect_info::<SocketAddr>();
-    // Set for both kinds: a peer that sends its headers too slowly must not hold a connection for ever.
-    let served = match tls {
+    // A peer that is slow to say what it wants must not hold a connection for ever.
+    let serving: BoxFuture<'static, std::io::Result<()>> = match tls {
         Some(tls) => {
-            let server = axum_server::from_tcp_rustls(listener, tls)?.handle(handle);
-            tokio::spawn(async move { server.serve(service).await })
+            let mut server = axum_server::from_tcp_rustls(listener, tls)?;
+            server.http_builder().http1().header_read_timeout(HEADER_DEADLINE);
+            server.first_request_timeout(HEADER_DEADLINE).handle(handle).serve(service).boxed()
         }
         None => {
-            let server = axum_server::from_tcp(listener)?.handle(handle);
-            tokio::spawn(async move { server.serve(service).await })
+            let mut server = axum_server::from_tcp(listener)?;
+            server.http_builder().http1().header_read_timeout(HEADER_DEADLINE);
+            server.first_request_timeout(HEADER_DEADLINE).handle(handle).serve(service).boxed()
         }
     };
-    Ok(tokio::spawn(async move {
-        if let Ok(Err(e)) = served.await {
+    let serving = async move {
+        if let Err(e) = serving.await {
             error!(error = %e, "listener failed");
         }
-    }))
-}
-
-/// Reads the configuration file again and applies what can change while running: routes, receivers and certificates.
-async fn read_again(
-    source: Option<&PathBuf>,
-    with_flags: &impl Fn(Config) -> Result<Config, Vec<Problem>>,
-    pipeline: &Pipeline,
-    tls: Option<&RustlsConfig>,
-) -> Result<(), String> {
-    let Some(path) = source else { return Err("forewarn was started without a configuration file".into()) };
-    let lines = |problems: Vec<Problem>| {
-        problems.iter().map(|p| format!("{}:{p}", path.display())).collect::<Vec<_>>().join("\n")
     };
-    let config = Config::load(path).and_then(with_flags).map_err(lines)?;
-    if let (Some(running), Some(files)) = (tls, &config.web.tls_server_config) {
-        running.reload_from_pem_file(&files.cert_file, &files.key_file).await.map_err(|e| format!("TLS: {e}"))?;
-    }
-    pipeline.reroute(&config.alerting()).await.map_err(|e| format!("{e:#}"))
+    Ok(tokio::spawn(guarded(serving, stop, fatal)))
 }
 
-/// Appends a tick where nothing was collected, so that time goes on behind the log.
-async fn tick(edge: Arc<Edge>, step: Duration, stop: CancellationToken) {
+/// What a new reading of the configuration file can change while running.
+struct Reloader {
+    source: Option<PathBuf>,
+    tls: Option<RustlsConfig>,
+    gate: Arc<Gate>,
+    running: Config,
+}
+
+impl Reloader {
+    /// Reads the file again and applies routes, receivers, users, tokens, host names and certificates; says what else
+    /// differs and needs a restart. Everything that can fail comes before anything is changed.
+    async fn reload(
+        &self,
+        with_flags: &impl Fn(Config) -> Result<Config, Vec<Problem>>,
+        pipeline: &Pipeline,
+    ) -> Result<String, String> {
+        let Some(path) = &self.source else { return Err("forewarn was started without a configuration file".into()) };
+        let lines = |problems: Vec<Problem>| {
+            problems.iter().map(|p| format!("{}:{p}", path.display())).collect::<Vec<_>>().join("\n")
+        };
+        let config = Config::read(path).and_then(with_flags).map_err(lines)?;
+        let access = Access::build(&config.web)?;
+        if let (Some(running), Some(files)) = (&self.tls, &config.web.tls_server_config) {
+            running.reload_from_pem_file(&files.cert_file, &files.key_file).await.map_err(|e| format!("TLS: {e}"))?;
+        }
+        pipeline.reroute(&config.alerting()).await.map_err(|e| format!("{e:#}"))?;
+        self.gate.replace(access);
+        let differs = config.differs_from(&self.running);
+        Ok(match differs.as_slice() {
+            [] => "configuration reloaded".into(),
+            some => format!("configuration reloaded; a restart is needed for: {}", some.join(", ")),
+        })
+    }
+}
+
+/// Appends a tick where nothing was collected, so that time goes on behind the log. Ends when the log is closed, which is
+/// the end of the process.
+async fn tick(edge: Arc<Edge>, step: Duration, board: Arc<Board>, stop: CancellationToken) {
+    const STANDS_STILL: &str = "samples cannot be written, so the forecasts stand still";
     let mut interval = tokio::time::interval(step);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -245,8 +277,16 @@ async fn tick(edge: Arc<Edge>, step: Duration, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = interval.tick() => {}
         }
-        if let Err(e) = edge.tick().await {
-            warn!(error = %e, "time does not move on behind the log");
+        match edge.tick().await {
+            Ok(()) => board.mended("log", STANDS_STILL),
+            Err(SubmitError::Closed(why)) => {
+                error!(why, "the log is closed; only a new start can find out what is on disk");
+                return;
+            }
+            Err(e) => {
+                board.notice("log", STANDS_STILL, "free disk space in the data directory; it goes on by itself");
+                warn!(error = %e, "time does not move on behind the log");
+            }
         }
     }
 }

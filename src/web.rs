@@ -7,5 +7,5 @@
 pub mod access;
 pub mod config;
 
-pub use access::{Access, Role};
+pub use access::{Access, Gate, Role};
 pub use config::WebConfig;

@@ -5,7 +5,8 @@
 //! towards it by at most a tenth of the time that passes: a step back slows it down, it never reverses, and a step
 //! ahead by years moves it by minutes only, so that one wrong setting does not poison what is stored.
 //!
-//! Deliberately absent: a jump. A machine that started at the wrong time is right again after a restart.
+//! Deliberately absent: a jump. A machine that started at an earlier time than the true one is right again after a restart;
+//! one that started ahead keeps its lead until the wall clock has caught up, since stamps in the log never fall.
 
 use std::fmt::Debug;
 use std::sync::{Mutex, MutexGuard, PoisonError};

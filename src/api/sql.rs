@@ -9,7 +9,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use forewarn_store::{SqlLimits, Store, StoreError};
+use forewarn_store::{SendableRecordBatchStream, SqlLimits, Store, StoreError};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
@@ -50,11 +50,20 @@ impl Format {
 }
 
 /// Runs a query and answers its result.
-pub async fn answer(store: &Store, query: &str, format: Format, limits: SqlLimits) -> Response {
+///
+/// The query runs in a task of its own that ends at its time limit, when the client leaves or does not read; `permit` is
+/// held until then.
+pub async fn answer<P: Send + 'static>(
+    store: &Store,
+    query: &str,
+    format: Format,
+    limits: SqlLimits,
+    permit: P,
+) -> Response {
     match store.sql(query, limits).await {
         Ok(batches) => {
             let schema = batches.schema();
-            let batches = batches.map_err(|e| Store::query_error(&e).to_string());
+            let batches = driven(batches, limits.time, permit);
             let body = match format {
                 Format::Json => Body::from_stream(json_stream(&schema, batches)),
                 Format::Csv => Body::from_stream(csv_stream(&schema, batches)),
@@ -71,6 +80,30 @@ pub async fn answer(store: &Store, query: &str, format: Format, limits: SqlLimit
             answer::error(status, kind, &error.to_string())
         }
     }
+}
+
+/// Drives a query from a task, so that a client that stops reading cannot hold its memory and threads past the time limit.
+fn driven<P: Send + 'static>(
+    mut batches: SendableRecordBatchStream,
+    time: std::time::Duration,
+    permit: P,
+) -> impl Stream<Item = Result<RecordBatch, String>> + Send + 'static {
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(2);
+    tokio::spawn(async move {
+        let forward = async {
+            while let Some(batch) = batches.next().await {
+                if sender.send(batch.map_err(|e| Store::query_error(&e).to_string())).await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(time, forward).await.is_err() {
+            // A reader that is gone or stuck does not hear it; one that reads does.
+            let _ = sender.try_send(Err(format!("query: more than its time of {time:?}")));
+        }
+        drop(permit);
+    });
+    stream::poll_fn(move |context| receiver.poll_recv(context))
 }
 
 /// Streams the enveloped JSON. An error after the first rows can only be said at the end: `status` is then `error`.
@@ -114,7 +147,8 @@ fn json_stream(
         .map(Ok)
 }
 
-fn columns(schema: &Schema) -> Value {
+/// Returns `[{name, type}]` of a schema.
+pub fn columns(schema: &Schema) -> Value {
     schema.fields().iter().map(|f| json!({"name": f.name(), "type": f.data_type().to_string()})).collect()
 }
 

@@ -49,6 +49,8 @@ impl Life {
             store,
             catalogue: Catalogue::builtin(),
             config: forewarn_analyze::AnalyzeConfig::default(),
+            flush_bytes: 64 << 20,
+            board: Arc::default(),
             views: views.clone(),
             alerts,
             alert_metrics: forewarn_alert::Metrics::new(&registry).unwrap(),

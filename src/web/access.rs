@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::extract::{ConnectInfo, Request, State};
@@ -30,6 +30,8 @@ pub enum Role {
 /// Failed attempts of one address within [`FAILURE_WINDOW`] after which it has to wait.
 const FAILURES_MAX: u32 = 5;
 const FAILURE_WINDOW: Duration = Duration::from_secs(60);
+/// The hash of a password that nobody has, at the usual cost.
+const NOBODY: &str = "$2b$10$7EqJtq98hPqEX7fNZaFWoOhi5WkV8R0pI5P4bV4oQ0n3GZkq0gk6y";
 /// Addresses whose failures are remembered at once.
 const FAILURE_ADDRESSES_MAX: usize = 10_000;
 
@@ -42,6 +44,27 @@ pub struct Access {
     /// The password that last passed bcrypt, by user: comparing with it is cheap, and only a right one gets in here.
     passed: Mutex<HashMap<String, Secret>>,
     failures: Mutex<HashMap<IpAddr, (u32, Instant)>>,
+    checking: tokio::sync::Mutex<()>,
+}
+
+/// The rules in force; a reload replaces them.
+#[derive(Debug)]
+pub struct Gate(RwLock<Arc<Access>>);
+
+impl Gate {
+    /// Puts rules in force.
+    pub fn new(access: Access) -> Self {
+        Self(RwLock::new(Arc::new(access)))
+    }
+
+    /// Puts other rules in force; requests that are under way keep the old ones.
+    pub fn replace(&self, access: Access) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(access);
+    }
+
+    fn current(&self) -> Arc<Access> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 enum Verdict {
@@ -71,6 +94,7 @@ impl Access {
             hosts,
             passed: Mutex::default(),
             failures: Mutex::default(),
+            checking: tokio::sync::Mutex::default(),
         })
     }
 
@@ -88,41 +112,54 @@ impl Access {
         bare.parse::<IpAddr>().is_ok() || self.hosts.iter().any(|h| h.eq_ignore_ascii_case(name))
     }
 
-    async fn judge(&self, headers: &HeaderMap) -> Verdict {
-        let Some(value) = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()) else {
-            return Verdict::Missing;
-        };
-        let (scheme, rest) = value.split_once(' ').unwrap_or((value, ""));
+    /// Says, without the cost of bcrypt, whether the request carries what was right before, so that guesses of others
+    /// behind the same address do not lock it out.
+    fn recognises(&self, headers: &HeaderMap) -> bool {
+        let Some((scheme, rest)) = credentials(headers) else { return false };
         if scheme.eq_ignore_ascii_case("bearer") {
-            return self
-                .tokens
-                .iter()
-                .find(|(t, _)| bool::from(t.0.as_bytes().ct_eq(rest.trim().as_bytes())))
-                .map_or(Verdict::Wrong, |(_, role)| Verdict::Allowed(*role));
+            return self.role_of(rest).is_some();
         }
-        let pair = base64::engine::general_purpose::STANDARD
-            .decode(rest.trim())
-            .ok()
-            .and_then(|bytes| String::from_utf8(bytes).ok());
-        match pair.as_deref().and_then(|p| p.split_once(':')) {
-            Some((user, password)) if scheme.eq_ignore_ascii_case("basic") => self.judge_user(user, password).await,
+        let passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        user_and_password(rest).is_some_and(|(user, password)| {
+            passed.get(&user).is_some_and(|k| bool::from(k.0.as_bytes().ct_eq(password.as_bytes())))
+        })
+    }
+
+    fn role_of(&self, token: &str) -> Option<Role> {
+        let equal = |t: &Secret| bool::from(t.0.as_bytes().ct_eq(token.trim().as_bytes()));
+        self.tokens.iter().find(|(t, _)| equal(t)).map(|(_, role)| *role)
+    }
+
+    async fn judge(&self, headers: &HeaderMap) -> Verdict {
+        let Some((scheme, rest)) = credentials(headers) else { return Verdict::Missing };
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return self.role_of(rest).map_or(Verdict::Wrong, Verdict::Allowed);
+        }
+        match user_and_password(rest) {
+            Some((user, password)) if scheme.eq_ignore_ascii_case("basic") => self.judge_user(&user, &password).await,
             _ => Verdict::Wrong,
         }
     }
 
     async fn judge_user(&self, user: &str, password: &str) -> Verdict {
-        let Some(hash) = self.users.get(user).cloned() else { return Verdict::Wrong };
+        // An unknown user costs as much time as a wrong password, so that names cannot be found out.
+        let (hash, is_user) = match self.users.get(user) {
+            Some(hash) => (hash.clone(), true),
+            None => (Secret(NOBODY.into()), false),
+        };
         let known = self.passed.lock().unwrap_or_else(PoisonError::into_inner).get(user).cloned();
         if known.is_some_and(|k| bool::from(k.0.as_bytes().ct_eq(password.as_bytes()))) {
             return Verdict::Allowed(Role::Operate);
         }
         let given = Secret(password.to_owned());
+        // One at a time: guesses wait for each other instead of taking the threads that others need.
+        let _turn = self.checking.lock().await;
         // bcrypt is slow by design: not on the threads that serve everybody else.
         let checked = tokio::task::spawn_blocking(move || {
             bcrypt::verify(&given.0, &hash.0).is_ok_and(|right| right).then_some(given)
         });
         match checked.await {
-            Ok(Some(right)) => {
+            Ok(Some(right)) if is_user => {
                 self.passed.lock().unwrap_or_else(PoisonError::into_inner).insert(user.to_owned(), right);
                 Verdict::Allowed(Role::Operate)
             }
@@ -138,7 +175,7 @@ impl Access {
     fn failed(&self, from: IpAddr) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() >= FAILURE_ADDRESSES_MAX {
-            failures.retain(|_, (_, since)| since.elapsed() < FAILURE_WINDOW);
+            failures.clear();
         }
         let entry = failures.entry(from).or_insert((0, Instant::now()));
         if entry.1.elapsed() >= FAILURE_WINDOW {
@@ -146,6 +183,17 @@ impl Access {
         }
         entry.0 += 1;
     }
+}
+
+fn credentials(headers: &HeaderMap) -> Option<(&str, &str)> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    Some(value.split_once(' ').unwrap_or((value, "")))
+}
+
+fn user_and_password(encoded: &str) -> Option<(String, String)> {
+    let bytes = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok()?;
+    let text = String::from_utf8(bytes).ok()?;
+    text.split_once(':').map(|(user, password)| (user.to_owned(), password.to_owned()))
 }
 
 /// Returns the role that a request needs; `None` when anybody may make it.
@@ -159,25 +207,38 @@ fn needed(method: &Method, path: &str) -> Option<Role> {
     }
 }
 
+/// Says whether a browser sent the request for a page of another site. Programs send neither header.
+fn is_cross_site(headers: &HeaderMap, host: Option<&str>) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
+    let fetched = text("sec-fetch-site").is_some_and(|s| s != "same-origin" && s != "none");
+    let origin = text("origin").is_some_and(|o| o.split_once("://").map(|(_, rest)| rest) != host);
+    fetched || origin
+}
+
 /// Middleware that lets a request pass or answers 401, 403, 421 or 429.
 pub async fn guard(
-    State(access): State<Arc<Access>>,
+    State(gate): State<Arc<Gate>>,
     ConnectInfo(from): ConnectInfo<SocketAddr>,
     request: Request,
     next: Next,
 ) -> Response {
+    let access = gate.current();
     let host = request
         .uri()
         .host()
         .map(str::to_owned)
         .or_else(|| request.headers().get(header::HOST).and_then(|h| h.to_str().ok()).map(str::to_owned));
-    if !host.is_some_and(|h| access.knows_host(&h)) {
+    if !host.as_deref().is_some_and(|h| access.knows_host(h)) {
         let text = "unknown host name: add it to web.hosts in the configuration\n";
         return (StatusCode::MISDIRECTED_REQUEST, text).into_response();
     }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) && is_cross_site(request.headers(), host.as_deref()) {
+        return (StatusCode::FORBIDDEN, "a page of another site may not do that\n").into_response();
+    }
     let need = needed(request.method(), request.uri().path());
     if let (Some(need), true) = (need, access.is_protected()) {
-        if access.must_wait(from.ip()) {
+        let known = access.recognises(request.headers());
+        if !known && access.must_wait(from.ip()) {
             let wait = [(header::RETRY_AFTER, HeaderValue::from_static("60"))];
             return (StatusCode::TOO_MANY_REQUESTS, wait, "too many failed attempts\n").into_response();
         }

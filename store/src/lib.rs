@@ -39,6 +39,7 @@ mod store;
 
 pub use block_store::{BlockStore, LocalBlocks, MemoryBlocks};
 pub use config::{SqlLimits, StoreConfig};
+pub use datafusion::execution::SendableRecordBatchStream;
 pub use error::StoreError;
 pub use partition::{FlushJob, PartitionStats, Retained};
 pub use rows::SampleColumn;

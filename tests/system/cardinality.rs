@@ -23,7 +23,9 @@ fn ten_thousand_series_leave_the_metrics_small() {
     let mut config = Config::default();
     config.forecast.step = Duration::from_secs(1);
     let data = DataDir::open(temp.path()).unwrap();
-    let opening = Pipeline::open(&config, data, clock.clone(), &registry, "http://localhost", CancellationToken::new());
+    let board = Arc::default();
+    let opening =
+        Pipeline::open(&config, data, clock.clone(), &registry, "http://localhost", &board, CancellationToken::new());
     let pipeline = runtime.block_on(opening).unwrap();
     let labels: Vec<(Labels, Labels)> = (0..NODES)
         .map(|i| {

@@ -34,7 +34,17 @@ async fn open(dir: &Path) -> Pipeline {
     config.forecast.step = Duration::from_secs(1);
     let data = DataDir::open(&dir.join("data")).unwrap();
     let clock = Arc::new(SystemClock::new());
-    Pipeline::open(&config, data, clock, &Registry::new(), "http://localhost", CancellationToken::new()).await.unwrap()
+    Pipeline::open(
+        &config,
+        data,
+        clock,
+        &Registry::new(),
+        "http://localhost",
+        &Arc::default(),
+        CancellationToken::new(),
+    )
+    .await
+    .unwrap()
 }
 
 /// Does nothing unless the campaign started it.

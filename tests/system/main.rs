@@ -8,5 +8,6 @@ mod host_leaks;
 mod kill;
 mod page;
 mod prometheus;
+mod secured;
 mod start;
 mod support;

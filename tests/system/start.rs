@@ -82,7 +82,9 @@ fn reload_applies_a_good_file_and_keeps_the_old_one_on_a_bad_one() {
     let forewarn = Forewarn::start(temp.path(), HOST_ONLY);
     let file = temp.path().join("forewarn.yaml");
     std::fs::write(&file, format!("{HOST_ONLY}receivers: [{{name: a}}]\nroute: {{receiver: a}}\n")).unwrap();
-    assert_eq!(forewarn.post("/-/reload", "").0, 200);
+    assert_eq!(forewarn.post("/-/reload", ""), (200, "configuration reloaded\n".into()));
+    std::fs::write(&file, format!("{HOST_ONLY}query: {{timeout: 1m}}\n")).unwrap();
+    assert!(forewarn.post("/-/reload", "").1.contains("a restart is needed for: query"));
     std::fs::write(&file, format!("{HOST_ONLY}route: {{receiver: nobody}}\nstoer: 1\n")).unwrap();
     let (status, text) = forewarn.post("/-/reload", "");
     assert_eq!(status, 500);

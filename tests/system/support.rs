@@ -79,6 +79,18 @@ impl Forewarn {
 
     /// As [`Forewarn::start`], with further environment variables.
     pub(crate) fn start_with(dir: &Path, config: &str, env: &[(&str, &str)]) -> Self {
+        let mut it = Self::start_without_waiting(dir, config, env);
+        eventually("forewarn is ready", PATIENCE, || {
+            if let Some(status) = it.process.0.try_wait().expect("a child can be waited for") {
+                panic!("forewarn ended with {status}:\n{}", it.read("stderr"));
+            }
+            (it.get("/-/ready").0 == 200).then_some(())
+        });
+        it
+    }
+
+    /// Starts it and returns at once.
+    pub(crate) fn start_without_waiting(dir: &Path, config: &str, env: &[(&str, &str)]) -> Self {
         let port = free_port();
         std::fs::write(dir.join("forewarn.yaml"), config).expect("the configuration is written");
         let out = |name: &str| {
@@ -95,14 +107,7 @@ impl Forewarn {
             .stderr(out("stderr"));
         let process = Process::spawn(&mut command);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let mut it = Self { dir: dir.into(), port, process, client: reqwest::Client::new(), runtime };
-        eventually("forewarn is ready", PATIENCE, || {
-            if let Some(status) = it.process.0.try_wait().expect("a child can be waited for") {
-                panic!("forewarn ended with {status}:\n{}", it.read("stderr"));
-            }
-            (it.get("/-/ready").0 == 200).then_some(())
-        });
-        it
+        Self { dir: dir.into(), port, process, client: reqwest::Client::new(), runtime }
     }
 
     /// Reads one of its files.

@@ -8,8 +8,8 @@ use super::*;
 
 fn app(config: &str) -> Router {
     let config: WebConfig = serde_saphyr::from_str(config).unwrap();
-    let access = Arc::new(Access::build(&config).unwrap());
-    Router::new().fallback(any(|| async { "in" })).layer(from_fn_with_state(access, guard))
+    let gate = Arc::new(Gate::new(Access::build(&config).unwrap()));
+    Router::new().fallback(any(|| async { "in" })).layer(from_fn_with_state(gate, guard))
 }
 
 async fn status(app: &Router, method: &str, path: &str, host: &str, auth: Option<&str>, from: &str) -> u16 {
@@ -57,7 +57,7 @@ async fn users_by_bcrypt_and_a_limit_on_guessing() {
     for wrong in ["ann:wrong", "bob:right", "ann", "", "ann:right "] {
         assert_eq!(status(&app, "GET", "/", "localhost", Some(&basic(wrong)), "10.0.0.2").await, 401, "{wrong}");
     }
-    assert_eq!(status(&app, "GET", "/", "localhost", Some(&basic("ann:right")), "10.0.0.2").await, 429);
+    assert_eq!(status(&app, "GET", "/", "localhost", Some(&basic("ann:else")), "10.0.0.2").await, 429);
     assert_eq!(status(&app, "GET", "/", "localhost", Some(&basic("ann:right")), "10.0.0.1").await, 200);
     assert_eq!(status(&app, "GET", "/-/healthy", "localhost", None, "10.0.0.2").await, 200);
 }
@@ -79,4 +79,48 @@ async fn only_names_that_are_ours() {
     ] {
         assert_eq!(status(&app, "GET", "/", host, None, "127.0.0.1").await, expected, "{host}");
     }
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_may_not_post() {
+    let app = app("{}");
+    let post = |name: &'static str, value: &'static str| {
+        let app = app.clone();
+        async move {
+            let request = Request::builder().method("POST").uri("/api/v1/sql").header("host", "localhost:9797");
+            let mut request = request.header(name, value).body(Body::empty()).unwrap();
+            request.extensions_mut().insert(ConnectInfo::<SocketAddr>("127.0.0.1:1".parse().unwrap()));
+            app.oneshot(request).await.unwrap().status().as_u16()
+        }
+    };
+    for (name, value, expected) in [
+        ("sec-fetch-site", "cross-site", 403),
+        ("sec-fetch-site", "same-site", 403),
+        ("sec-fetch-site", "same-origin", 200),
+        ("sec-fetch-site", "none", 200),
+        ("origin", "https://evil.example", 403),
+        ("origin", "null", 403),
+        ("origin", "http://localhost:9797", 200),
+        ("user-agent", "a program", 200),
+    ] {
+        assert_eq!(post(name, value).await, expected, "{name}: {value}");
+    }
+}
+
+#[tokio::test]
+async fn guesses_of_others_behind_the_same_address_do_not_lock_out_who_is_known() {
+    let hash = bcrypt::hash("right", 4).unwrap();
+    let app = app(&format!("{{basic_auth_users: {{ann: \"{hash}\"}}, bearer_tokens: [{{token: t, role: read}}]}}"));
+    let basic = |pair: &str| format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
+    let get = |auth: String| {
+        let app = app.clone();
+        async move { status(&app, "GET", "/", "localhost", Some(&auth), "10.0.0.1").await }
+    };
+    assert_eq!(get(basic("ann:right")).await, 200);
+    for _ in 0..6 {
+        get(basic("ann:wrong")).await;
+    }
+    assert_eq!(get(basic("ann:wrong")).await, 429);
+    assert_eq!(get(basic("ann:right")).await, 200);
+    assert_eq!(get("Bearer t".into()).await, 200);
 }

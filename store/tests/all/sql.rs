@@ -189,6 +189,7 @@ fn only_questions_are_answered() {
         "SELECT nothing FROM samples".into(),
         "SELECT * FROM nowhere".into(),
         "SELECT no_such_function(1)".into(),
+        "SELECT repeat('x', 2000000000)".into(),
         String::new(),
     ] {
         let error = refused(&store, &sql);
