@@ -320,7 +320,7 @@ impl Analyzer {
             return out;
         }
         for node in &mut self.nodes {
-            node.evaluate(at, self.config.stale_after);
+            node.evaluate(at, self.config.stale_after, self.config.gone_after);
         }
         out.gone.append(&mut self.dropped);
         let mut crowded = Vec::new();

@@ -101,6 +101,8 @@ pub struct Entry {
     pub minor: Option<f64>,
     /// Share used from which it is a ticket (`warning`).
     pub major: Option<f64>,
+    /// How long the limit must be reached in effect before that counts as exhausted.
+    pub full_for: Duration,
     /// How long before exhaustion a person wants to know.
     pub lead: Duration,
     /// What its climbs usually come to.

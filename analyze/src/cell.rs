@@ -10,6 +10,12 @@ use crate::codec::{Reader, State, state_struct};
 use crate::error::AnalyzeError;
 use crate::fit::usable;
 
+/// A start time above this is written in milliseconds, any other in seconds.
+const MILLISECONDS: f64 = 1e12;
+/// Seconds by which a start may lie before the last sample of the run before: clocks differ. A start further back is the
+/// same run after its clock was set.
+const START_SLACK: f64 = 60.0;
+
 /// Which cell.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct CellKey {
@@ -63,7 +69,7 @@ state_struct!(Cell { key, value, at, received, events, event_at, event_received 
 pub(crate) enum Reading {
     /// The value itself.
     Level,
-    /// The time of a start: a change is a restart.
+    /// The time of a start: a change is a restart, unless the new one lies before the last sample.
     Start,
     /// The time since a start: a decrease is a restart.
     Uptime,
@@ -85,15 +91,19 @@ impl Cell {
             return;
         }
         let before = self.value.replace(value);
+        let seen = self.at;
         (self.at, self.received) = (ts, received);
         let event = match (reading, before) {
             (Reading::Level, _) => false,
             (Reading::Gauge, _) => value != 0.0,
             (Reading::Counter, Some(before)) => value > before,
             (Reading::Uptime, Some(before)) => value < before,
-            // Start times are computed by some exporters as now minus uptime and jitter by a second or so; written
-            // in milliseconds they are above 1e12.
-            (Reading::Start, Some(before)) => (value - before).abs() > if value > 1e12 { 2_500.0 } else { 2.5 },
+            // Start times are computed by some exporters as now minus uptime and jitter by a second or so.
+            (Reading::Start, Some(before)) => {
+                let second = if value > MILLISECONDS { 1_000.0 } else { 1.0 };
+                let start = Timestamp::from_millis((value / second * 1_000.0) as i64);
+                (value - before).abs() > 2.5 * second && start.seconds_since(seen) >= -START_SLACK
+            }
             (Reading::Counter | Reading::Uptime | Reading::Start, None) => false,
         };
         if event {
@@ -120,6 +130,10 @@ mod tests {
     fn restarts_and_harm() {
         assert_eq!(events(Reading::Start, &[1e9, 1e9 + 1.0, 1e9, f64::NAN, 1e9 + 60.0]), 1);
         assert_eq!(events(Reading::Start, &[1e12, 1e12 + 1e3]), 0);
+        // Sampled at 0 s, 1 s and 2 s of the clock, so a start that moves within the past is the clock's doing.
+        assert_eq!(events(Reading::Start, &[-9_000.0, -5_400.0, -9_000.0]), 0);
+        assert_eq!(events(Reading::Start, &[-9_000.0, -58.0]), 1);
+        assert_eq!(events(Reading::Start, &[1.5e12, 1.5e12 + 3e3]), 1);
         assert_eq!(events(Reading::Uptime, &[100.0, 110.0, 5.0, 15.0]), 1);
         assert_eq!(events(Reading::Counter, &[7.0, 7.0, 8.0, 0.0, 1.0]), 2);
         assert_eq!(events(Reading::Gauge, &[0.0, 1.0, 1.0, 0.0]), 2);

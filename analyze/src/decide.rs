@@ -1,8 +1,8 @@
 //! Tier 3: the state machine of one resource.
 //!
 //! Raising needs `confirm_samples` new samples in a row, not evaluations. Taking back needs the probability to stay
-//! below a third of the threshold for the hold; a restart, a reset and a raised limit take back at once. Without new
-//! samples nothing changes: missing data holds the state. `exhausted` is the top of the same ladder, so the way down
+//! below a third of the threshold for the hold; a restart, a reset and a limit raised far enough take back at once.
+//! Without new samples nothing changes: missing data holds the state. `exhausted` is the top of the same ladder, so the way down
 //! from it leads through `critical`, never straight to the all-clear, unless the segment was cut.
 
 use forewarn_schemas::forecast::Level;
@@ -61,6 +61,8 @@ pub(crate) struct Evidence<'a> {
     /// Cuts so far, and the cause of the last.
     pub cuts: u64,
     pub cause: Cause,
+    /// The share in use is known and below the `major` level.
+    pub roomy: bool,
     /// Samples and seconds in the segment.
     pub samples: u64,
     pub age: f64,
@@ -127,7 +129,13 @@ impl Decision {
             self.settled = false;
             self.doubted = false;
             (self.rising_run, self.critical_run) = (0, 0);
-            if matches!(e.cause, Cause::Restart | Cause::Reset | Cause::LimitRaised) {
+            let over = match e.cause {
+                Cause::Restart | Cause::Reset => true,
+                // A few per cent more change nothing for what is nearly full.
+                Cause::LimitRaised => e.roomy,
+                Cause::FirstSeen | Cause::LimitLowered | Cause::Gap | Cause::Source => false,
+            };
+            if over {
                 self.clear_since = None;
                 self.set(Stage::Quiet, e.at);
             }
@@ -285,6 +293,7 @@ mod tests {
             total: i as u64,
             cuts: 0,
             cause: Cause::FirstSeen,
+            roomy: true,
             samples: i as u64,
             age: 10.0 * i as f64,
             line: Some(Timestamp::from_secs(0)),
@@ -348,16 +357,20 @@ mod tests {
     fn a_restart_takes_back_at_once_and_a_lowered_limit_does_not() {
         let config = AnalyzeConfig::default();
         let near = mixture(0.9, 5_000.0);
-        for (cause, state) in [
-            (Cause::Restart, ForecastState::Learning),
-            (Cause::LimitRaised, ForecastState::Learning),
-            (Cause::LimitLowered, ForecastState::Critical),
-            (Cause::Gap, ForecastState::Critical),
+        for (cause, roomy, state) in [
+            (Cause::Restart, false, ForecastState::Learning),
+            (Cause::LimitRaised, true, ForecastState::Learning),
+            (Cause::LimitRaised, false, ForecastState::Critical),
+            (Cause::LimitLowered, true, ForecastState::Critical),
+            (Cause::Gap, true, ForecastState::Critical),
         ] {
             let mut d = Decision::default();
             d.update(&evidence(20, Some(&near)), &config);
-            d.update(&Evidence { cuts: 1, cause, samples: 1, age: 0.0, blind: true, ..evidence(21, None) }, &config);
-            assert_eq!(d.state(false), state, "{cause:?}");
+            d.update(
+                &Evidence { cuts: 1, cause, roomy, samples: 1, age: 0.0, blind: true, ..evidence(21, None) },
+                &config,
+            );
+            assert_eq!(d.state(false), state, "{cause:?} {roomy}");
         }
     }
 

@@ -17,8 +17,8 @@ pub struct NodeStatus {
     pub node: String,
     /// Its family.
     pub family: String,
-    /// Whether it is up: what its `up` series say when they are fresh (one of several is enough), else `true` while its
-    /// other samples are fresh, else `None`: silence proves nothing.
+    /// Whether it is up: what its `up` series say when they are fresh (one of several is enough), else `false` when that
+    /// is what they said last, else `true` while its other samples are fresh, else `None`: silence proves nothing.
     pub up: Option<bool>,
     /// Since when.
     pub since: Timestamp,
@@ -106,13 +106,16 @@ impl Node {
         }
     }
 
-    /// Brings the status up to `at`.
-    pub(crate) fn evaluate(&mut self, at: Timestamp, stale_after: Duration) {
+    /// Brings the status up to `at`. What is down stays down when its `up` series go silent, until they are ended or
+    /// `gone_after` has passed.
+    pub(crate) fn evaluate(&mut self, at: Timestamp, stale_after: Duration, gone_after: Duration) {
         let patience = stale_after.as_secs_f64();
         let fresh = |received: Timestamp, interval: f64| at.seconds_since(received) <= patience.max(5.0 * interval);
         let mut said = self.voices.iter().filter(|v| fresh(v.received, v.interval)).map(|v| v.up).peekable();
+        let remembered = |v: &Voice| at.seconds_since(v.received) <= gone_after.as_secs_f64();
         let up = match said.peek() {
             Some(_) => Some(said.any(|up| up)),
+            None if self.up == Some(false) && self.voices.iter().any(remembered) => Some(false),
             None if fresh(self.received, 0.0) => Some(true),
             None => None,
         };
@@ -142,6 +145,25 @@ impl Node {
 mod tests {
     use super::*;
 
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    #[test]
+    fn what_is_down_stays_down_in_silence() {
+        let t = Timestamp::from_secs;
+        let patience = Duration::from_secs(60);
+        let mut n = Node::new("a", &Labels::default());
+        n.hear(SeriesId(1), t(100), 0.0);
+        n.evaluate(t(100), patience, DAY);
+        n.evaluate(t(4_000), patience, DAY);
+        assert_eq!((n.up, n.since), (Some(false), t(100)));
+        let mut ended = n.clone();
+        ended.hear(SeriesId(1), t(4_000), forewarn_schemas::STALE_NAN);
+        ended.evaluate(t(4_010), patience, DAY);
+        assert_eq!(ended.up, None, "nobody watches it any more");
+        n.evaluate(t(100 + 86_401), patience, DAY);
+        assert_eq!(n.up, None, "forgotten");
+    }
+
     #[test]
     fn up_series_first_then_samples_then_silence() {
         let t = Timestamp::from_secs;
@@ -149,18 +171,18 @@ mod tests {
         let mut n = Node::new("a", &Labels::from_pairs([("job", "j")]).unwrap());
         assert_eq!(n.family, "j");
         (n.received, n.last) = (t(100), t(100));
-        n.evaluate(t(100), patience);
+        n.evaluate(t(100), patience, DAY);
         assert_eq!((n.up, n.configured), (Some(true), false));
         n.expect(&Labels::from_pairs([("discovered", "local")]).unwrap());
         n.hear(SeriesId(1), t(110), 0.0);
-        n.evaluate(t(110), patience);
+        n.evaluate(t(110), patience, DAY);
         assert_eq!((n.up, n.since, n.configured), (Some(false), t(110), false));
         n.expect(&Labels::from_pairs([("job", "j")]).unwrap());
         assert!(n.status().configured);
         n.hear(SeriesId(2), t(120), 1.0);
-        n.evaluate(t(120), patience);
+        n.evaluate(t(120), patience, DAY);
         assert_eq!(n.up, Some(true), "one of two jobs sees it");
-        n.evaluate(t(300), patience);
+        n.evaluate(t(300), patience, DAY);
         assert_eq!((n.up, n.since), (None, t(300)));
         n.hear(SeriesId(1), t(310), forewarn_schemas::STALE_NAN);
         assert_eq!(n.left, None);

@@ -25,13 +25,11 @@ mod report;
 mod state;
 
 use climb_view::ClimbView;
-use measure::{limit_now, ratio, sign};
+use measure::{limit_now, ratio, sign, void};
 
 /// Share of the limit that is its reaching in effect, and the one below which that is over.
 const FULL: f64 = 0.99;
 const RELIEVED: f64 = 0.97;
-/// How long an elastic resource must stay full, in seconds: it may yet be reclaimed.
-const ELASTIC_FULL: f64 = 300.0;
 /// Seconds after a page from which a fall is most likely the work of people.
 const PEOPLE_ACT: f64 = 120.0;
 /// How long what was paged for is held after its node was taken off, in seconds.
@@ -243,6 +241,9 @@ impl Resource {
             self.restarts = cell.events;
             self.screen.cut_from(Cause::Restart, cell.event_at);
         }
+        if void(entry, &self.cells, table) {
+            self.limit = None;
+        }
         let now = limit_now(entry, &self.cells, table);
         if let (Some(old), Some(new)) = (self.limit, now)
             && (new - old).abs() > LIMIT_CHANGE * old.abs().max(new.abs())
@@ -286,7 +287,14 @@ impl Resource {
                 let hold = if quiet { object } else { LEFT_HOLD };
                 a.at.seconds_since(end) > hold
             }
-            None if !self.key.object.is_empty() && node_alive(self.screen.received) && silent > object => true,
+            // Vanished without a word. What was raised is held like anything silent: missing data resolves nothing.
+            None if !self.key.object.is_empty()
+                && self.decision.stage < Stage::Rising
+                && node_alive(self.screen.received)
+                && silent > object =>
+            {
+                true
+            }
             _ => silent > a.config.gone_after.as_secs_f64(),
         }
     }
@@ -316,10 +324,10 @@ impl Resource {
         }
         let view = target.map(|t| ClimbView::new(&self.screen, self.outlook.as_deref(), a.entry, t, ratio));
         let mixture = self.mix(a.at, view.as_ref());
-        let elastic = a.entry.kind == ResourceKind::Elastic;
+        let full_for = a.entry.full_for;
         let full = forecastable
             && self.full.run >= a.config.confirm_samples
-            && (!elastic || self.screen.last.seconds_since(self.full.since) >= ELASTIC_FULL);
+            && (full_for.is_zero() || self.screen.last.seconds_since(self.full.since) >= full_for.as_secs_f64());
         let hold = a.config.harm_hold.as_secs_f64();
         let harm = self.last_harm(a.cells).is_some_and(|(_, seen)| a.at.seconds_since(seen) < hold);
         self.decision.update(
@@ -328,6 +336,7 @@ impl Resource {
                 total: self.screen.total,
                 cuts: self.screen.cuts,
                 cause: self.screen.cause,
+                roomy: ratio.is_some_and(|r| r < a.entry.major.unwrap_or(1.0)),
                 samples: self.screen.samples,
                 age: self.screen.last.seconds_since(self.screen.since),
                 line: self.outlook.as_ref().map(|o| o.since),

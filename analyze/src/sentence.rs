@@ -17,10 +17,10 @@ pub(crate) struct Beside<'a> {
 
 /// Writes the sentence.
 pub(crate) fn sentence(f: &Forecast, beside: &Beside<'_>) -> String {
-    let what = if f.key.object.is_empty() {
-        format!("{} on {}", spaced(&f.key.resource), f.key.node)
-    } else {
-        format!("{} of {} on {}", spaced(&f.key.resource), f.key.object, f.key.node)
+    let what = match (f.key.resource.as_str(), f.key.object.as_str()) {
+        ("mailbox", "unregistered") => format!("the longest mailbox of processes without a name on {}", f.key.node),
+        (resource, "") => format!("{} on {}", spaced(resource), f.key.node),
+        (resource, object) => format!("{} of {object} on {}", spaced(resource), f.key.node),
     };
     let mut out = match f.state {
         ForecastState::Exhausted => exhausted(&what, f, beside),

@@ -45,6 +45,12 @@ scripts! {
     node_taken_off,
     burst_after_quiet,
     false_start,
+    node_down_then_silent,
+    object_lost_in_a_leak,
+    empty_file_system,
+    mailbox_burst,
+    limit_raised_a_little,
+    clock_step,
 }
 
 #[test]

@@ -132,6 +132,9 @@ impl Sentences {
 
 /// `db1: memory` or `db1: disk /var`.
 fn subject(f: &Forecast) -> String {
+    if (f.key.resource.as_str(), f.key.object.as_str()) == ("mailbox", "unregistered") {
+        return format!("{}: the longest mailbox of processes without a name", f.key.node);
+    }
     let space = if f.key.object.is_empty() { "" } else { " " };
     format!("{}: {}{space}{}", f.key.node, f.key.resource, f.key.object)
 }

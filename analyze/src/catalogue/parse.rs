@@ -12,6 +12,8 @@ use crate::error::CatalogueError;
 
 /// How long before exhaustion a person wants to know, unless the entry says otherwise.
 const LEAD: Duration = Duration::from_secs(3 * 3600);
+/// How long an elastic resource must stay full, unless the entry says otherwise: it may yet be reclaimed.
+const ELASTIC_FULL: Duration = Duration::from_secs(300);
 const MINOR: f64 = 0.70;
 const MAJOR: f64 = 0.85;
 const HARM_MAX: usize = 16;
@@ -44,6 +46,7 @@ struct Raw {
     harm_on: Option<Vec<String>>,
     minor: Option<f64>,
     major: Option<f64>,
+    full_for: Option<String>,
     lead: Option<String>,
     #[serde(default)]
     resets: RawResets,
@@ -166,6 +169,15 @@ fn build(raw: Raw, reasons: &mut Vec<String>) -> Option<Entry> {
             LEAD
         }
     };
+    let full_for = match raw.full_for.as_deref().map(units::parse_duration) {
+        None if raw.kind == ResourceKind::Elastic => ELASTIC_FULL,
+        None => Duration::ZERO,
+        Some(Ok(d)) => d,
+        Some(Err(reason)) => {
+            reasons.push(format!("full_for: {reason}"));
+            Duration::ZERO
+        }
+    };
     if raw.harm.len() > HARM_MAX {
         reasons.push(format!("more than {HARM_MAX} harm selectors"));
     }
@@ -193,6 +205,7 @@ fn build(raw: Raw, reasons: &mut Vec<String>) -> Option<Entry> {
         harm_on,
         minor,
         major,
+        full_for,
         lead,
         resets: match raw.resets {
             RawResets::Never => Resets::Never,

@@ -19,6 +19,7 @@ fn builtin_pairs_names_of_every_source() {
         ("beam_processes", &[], "processes"),
         ("node_memory_MemAvailable_bytes", &[], "memory"),
         ("container_memory_rss", &[("id", "/kubepods/x"), ("container", "app")], "cgroup_memory"),
+        ("container_memory_rss", &[("id", "/docker/x"), ("name", "db")], "cgroup_memory"),
         ("rabbitmq_disk_space_available_bytes", &[], "disk"),
         ("erlang_vm_atom_count", &[], "atoms"),
     ] {
@@ -30,8 +31,22 @@ fn builtin_pairs_names_of_every_source() {
     let shared = c.parts_of(&Labels::series("beam_memory_limit_bytes", &[]).unwrap());
     assert_eq!(shared.len(), 2, "memory and ets_memory end at the same limit");
     assert!(c.parts_of(&Labels::series("http_requests_total", &[]).unwrap()).is_empty());
-    let squash = Labels::series("node_filesystem_avail_bytes", &[("fstype", "squashfs")]).unwrap();
-    assert!(c.parts_of(&squash).is_empty());
+    for (metric, labels) in [
+        ("node_filesystem_avail_bytes", &[("fstype", "squashfs")][..]),
+        ("node_filesystem_avail_bytes", &[("fstype", "udf")]),
+        ("node_filesystem_files_free", &[("fstype", "fuse.sshfs")]),
+        ("node_filesystem_device_error", &[("fstype", "ext4")]),
+        ("container_memory_rss", &[("id", "/system.slice/cron.service")]),
+        ("container_memory_rss", &[("container", "POD"), ("pod", "p"), ("name", "k8s_POD_p")]),
+        ("container_threads", &[("pod", "p"), ("id", "/kubepods/p")]),
+    ] {
+        assert!(c.parts_of(&Labels::series(metric, labels).unwrap()).is_empty(), "{metric} {labels:?}");
+    }
+    let fuse = Labels::series("node_filesystem_avail_bytes", &[("fstype", "fuseblk")]).unwrap();
+    assert_eq!(c.parts_of(&fuse).len(), 1, "a local disk");
+    let threads = c.parts_of(&Labels::series("node_processes_threads", &[]).unwrap());
+    let ends: Vec<_> = threads.iter().map(|(i, _)| &c.entries()[*i as usize]).map(|e| e.resource.as_str()).collect();
+    assert_eq!(ends, ["pids", "threads"], "both pid_max and threads-max end them");
 }
 
 #[test]
@@ -75,6 +90,12 @@ resources:
     kind: bounded
     used: m
     limits: 5
+  - resource: e
+    unit: x
+    kind: hard
+    used: m3
+    limit: 5
+    full_for: long
 ";
     let Err(AnalyzeError::Catalogue(errors)) = Catalogue::parse(text) else { panic!("accepted") };
     let found: Vec<String> = errors.iter().map(ToString::to_string).collect();
@@ -89,6 +110,7 @@ resources:
         "line 13: resource C: minor is above major",
         "line 13: resource C: on must hold node",
         "line 20: resource d: unknown field `limits`",
+        "line 25: resource e: full_for:",
     ] {
         assert!(found.iter().any(|f| f.starts_with(expected)), "{expected} is not among {found:#?}");
     }

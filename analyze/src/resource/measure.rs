@@ -14,15 +14,27 @@ pub(super) fn sign(entry: &Entry) -> f64 {
     }
 }
 
+/// Says whether there is nothing to run out of: downwards, the whole is known and not above the limit, as with the
+/// pseudo file systems whose size is 0.
+pub(super) fn void(entry: &Entry, cells: &Cells, table: &[Cell]) -> bool {
+    let value = |cell: Option<u32>| cell.and_then(|c| table[c as usize].value);
+    let limit = match entry.limit {
+        LimitSource::Constant(n) => Some(n),
+        LimitSource::Series(_) => value(cells.limit),
+        LimitSource::None => None,
+    };
+    entry.direction == Direction::Down && matches!((value(cells.capacity), limit), (Some(c), Some(l)) if c <= l)
+}
+
 /// Returns the limit now, in the resource's own direction; `None` when there is none, or only a number that means
-/// "unlimited": zero upwards, or absurdly large.
+/// "unlimited": zero upwards, or absurdly large; or when the whole is no larger than the limit (see [`void`]).
 pub(super) fn limit_now(entry: &Entry, cells: &Cells, table: &[Cell]) -> Option<f64> {
     let limit = match entry.limit {
         LimitSource::Constant(n) => Some(n),
         LimitSource::Series(_) => cells.limit.and_then(|c| table[c as usize].value),
         LimitSource::None => None,
     };
-    limit.filter(|l| match entry.direction {
+    limit.filter(|_| !void(entry, cells, table)).filter(|l| match entry.direction {
         Direction::Up => *l > 0.0,
         Direction::Down => *l >= 0.0,
     })
