@@ -125,7 +125,7 @@ fn memory_is_the_use_of_the_cgroup_whose_limit_binds() {
     moved.insert(at(0, ControllerFile::MemoryMax), "400000".into());
     let mut rows = Vec::new();
     session.memory(&moved, &mut rows);
-    assert_eq!(rows, [("beam_memory_rss_bytes", 40960.0)]);
+    assert_eq!(rows, [("beam_memory_rss_bytes", 40960.0), ("beam_cgroup_oom_kills_total", 2.0)]);
     assert_eq!(session.cgroup.unwrap().binding, Some(0));
 }
 
