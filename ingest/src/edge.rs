@@ -255,7 +255,7 @@ impl Intake for Edge {
             return Err(SubmitError::Closed("shut down".into()));
         }
         let source = &source[..source.floor_char_boundary(SOURCE_BYTES_MAX)];
-        let (parts, accepted) = inner.sift(source, batch);
+        let (parts, mut accepted) = inner.sift(source, batch);
         inner.metrics.refused(&accepted.refused);
         if parts.is_empty() {
             return Ok(accepted);
@@ -274,7 +274,12 @@ impl Intake for Edge {
                         () = inner.closing.cancelled() => return Err(SubmitError::Closed("shut down".into())),
                     }
                 }
-                linger::join(inner, source, parts).await?;
+                let conflicts = linger::join(inner, source, parts).await?;
+                if conflicts > 0 {
+                    inner.metrics.refused(&BTreeMap::from([(sift::CONFLICT, conflicts)]));
+                    accepted.refuse(sift::CONFLICT, conflicts);
+                    accepted.samples -= conflicts;
+                }
             }
         }
         inner.metrics.samples.inc_by(accepted.samples as u64);

@@ -47,6 +47,7 @@ use tokio_util::sync::CancellationToken;
 use crate::edge::{Intake, SubmitError, Urgency};
 use crate::status::{Board, Health, Target};
 
+pub(crate) use cgroup::{MemoryFiles, used_by as cgroup_memory_used_by};
 pub use collector::Collector;
 pub use config::HostConfig;
 

@@ -10,7 +10,7 @@ mod watching;
 use std::time::Duration;
 
 use erlang::{Epmd, signal};
-use forewarn_ingest::beam::BeamConfig;
+use forewarn_ingest::beam::{BeamConfig, NodeConfig};
 use forewarn_ingest::status::Health;
 use forewarn_schemas::Timestamp;
 use watching::{Seen, Watching, config};
@@ -133,6 +133,48 @@ async fn needs_erlang_a_discovered_node_that_stays_away_is_forgotten() {
     // The same name is watched anew.
     let _node = epmd.node(&["-sname", "guest"]);
     watching.sample("beam_up", end.ts, |s| s.value == 1.0).await;
+    watching.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn needs_erlang_a_young_node_that_leaves_is_forgotten_without_being_down() {
+    let epmd = Epmd::start();
+    let _stays = epmd.node(&["-sname", "stays"]);
+    let cookie = epmd.cookie_file("c", "COOKIE");
+    let passing_max = BeamConfig::default().passing_max;
+    let watching = Watching::start(BeamConfig { passing_max, ..config(epmd.port, cookie) });
+    let stays = watching.sample("beam_up", Timestamp::MIN, |s| s.value == 1.0).await;
+    // Not there at the start: joined when it is seen again.
+    let of_tool = |s: &Seen| s.labels.get("family") == Some("tool");
+    let _left_out = epmd.node(&["-sname", "remsh1"]);
+    let node = epmd.node(&["-sname", "tool"]);
+    let up = watching.sample("beam_up", stays.ts, |s| of_tool(s) && s.value == 1.0).await;
+    drop(node);
+    let end = watching.sample("beam_up", up.ts, |s| of_tool(s) && s.is_end()).await;
+    watching.sample("beam_up", end.ts + Duration::from_secs(1), |_| true).await;
+    assert!(watching.all().iter().all(|s| !s.is("beam_up") || s.value != 0.0), "it was never down");
+    let targets = watching.board.targets();
+    assert!(targets.len() == 1 && targets[0].node.starts_with("stays@"), "{targets:?}");
+    // The same name comes back and is watched anew.
+    let _node = epmd.node(&["-sname", "tool"]);
+    watching.sample("beam_up", end.ts, |s| of_tool(s) && s.value == 1.0).await;
+    watching.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn needs_erlang_a_configured_node_that_refuses_us_is_not_called_down() {
+    let epmd = Epmd::start();
+    let _open = epmd.node(&["-sname", "open", "-setcookie", "OTHER"]);
+    let _shut = epmd.node(&["-name", "shut@127.0.0.1"]);
+    let cookie = epmd.cookie_file("c", "OTHER");
+    let node = NodeConfig { name: "shut@127.0.0.1".into(), cookie_file: None, cookie_env: None, epmd_port: None };
+    let watching = Watching::start(BeamConfig { nodes: vec![node], ..config(epmd.port, cookie) });
+    watching.health(Health::Refused).await;
+    let ups = |seen: &[Seen]| seen.iter().filter(|s| s.is("beam_up") && s.value == 1.0).count();
+    let so_far = ups(&watching.all());
+    watching.until("polls of the other node", |seen| (ups(seen) >= so_far + 10).then_some(())).await;
+    assert!(watching.all().iter().all(|s| s.labels.get("family") == Some("open")), "nothing of the one that refuses");
+    assert!(watching.board.notices().iter().any(|n| n.message.contains("shut@127.0.0.1")));
     watching.stop().await;
 }
 

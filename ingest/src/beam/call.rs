@@ -107,15 +107,17 @@ pub(super) enum HostFile {
 pub(super) enum ControllerFile {
     /// v2 `memory.max`.
     MemoryMax,
-    /// v2 `memory.current`.
+    /// v2 `memory.current`: read once, to find the group.
     MemoryCurrent,
     /// v1 `memory.limit_in_bytes`.
     MemoryLimitV1,
-    /// v1 `memory.usage_in_bytes`.
+    /// v1 `memory.usage_in_bytes`: read once, to find the group.
     MemoryUsageV1,
-    /// `memory.stat`, in both versions: how much of the use is page cache.
+    /// `memory.stat`, in both versions: the use without what is given back.
     MemoryStat,
-    /// v2 `memory.events`.
+    /// v2 `memory.events.local`, since Linux 5.2.
+    MemoryEventsLocal,
+    /// v2 `memory.events`, which adds up all groups below.
     MemoryEvents,
     /// v1 `memory.oom_control`.
     MemoryOomV1,
@@ -134,6 +136,7 @@ impl ControllerFile {
             Self::MemoryLimitV1 => "memory.limit_in_bytes",
             Self::MemoryUsageV1 => "memory.usage_in_bytes",
             Self::MemoryStat => "memory.stat",
+            Self::MemoryEventsLocal => "memory.events.local",
             Self::MemoryEvents => "memory.events",
             Self::MemoryOomV1 => "memory.oom_control",
             Self::PidsMax => "pids.max",

@@ -23,6 +23,9 @@ pub struct BeamConfig {
     pub mailbox_interval: Duration,
     /// Whether nodes at the local epmd that belong to our own uid are joined by themselves. Default `true`.
     pub discover_local: bool,
+    /// Names (the part before the `@`) that discovery leaves alone, where `*` stands for any text: command-line tools
+    /// and remote shells, which come and go. Default `rabbitmqcli-*`, `rem-*`, `remsh*`, `*_maint_*`.
+    pub discover_exclude: Vec<String>,
     /// The cookie file for nodes that name none. Default: `~/.erlang.cookie`, else
     /// `$XDG_CONFIG_HOME/erlang/.erlang.cookie`. Read again at every attempt to connect.
     pub cookie_file: Option<PathBuf>,
@@ -52,6 +55,10 @@ pub struct BeamConfig {
     /// then it is down. Default `1h`.
     #[serde(with = "duration")]
     pub forget_after: Duration,
+    /// Below this age a discovered node that unregisters from epmd was a passer-by, and is forgotten at once instead of
+    /// being down. Its age is the longest time that it was up while it was watched. Default `60s`.
+    #[serde(with = "duration")]
+    pub passing_max: Duration,
 }
 
 impl Default for BeamConfig {
@@ -61,6 +68,7 @@ impl Default for BeamConfig {
             interval: Duration::from_secs(10),
             mailbox_interval: Duration::from_secs(60),
             discover_local: true,
+            discover_exclude: ["rabbitmqcli-*", "rem-*", "remsh*", "*_maint_*"].map(str::to_owned).into(),
             cookie_file: None,
             nodes: Vec::new(),
             epmd_port: None,
@@ -71,6 +79,7 @@ impl Default for BeamConfig {
             call_timeout: Duration::from_secs(7),
             name: "forewarn".into(),
             forget_after: Duration::from_secs(3600),
+            passing_max: Duration::from_secs(60),
         }
     }
 }
@@ -135,6 +144,11 @@ impl BeamConfig {
         wrong
     }
 
+    /// Says whether discovery leaves a node of this name (before the `@`) alone.
+    pub(super) fn leaves_out(&self, alive: &str) -> bool {
+        self.discover_exclude.iter().any(|pattern| matches(pattern, alive))
+    }
+
     /// Returns the port of epmd: the configured one, else `ERL_EPMD_PORT`, else 4369.
     pub(super) fn epmd_port(&self) -> u16 {
         let from_env = || std::env::var("ERL_EPMD_PORT").ok()?.parse().ok();
@@ -142,9 +156,34 @@ impl BeamConfig {
     }
 }
 
+/// Says whether `name` is what `pattern` says, where each `*` stands for any text.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut name) = name.strip_prefix(start) else { return false };
+    let (between, end) = rest.rsplit_once('*').unwrap_or(("", rest));
+    for part in between.split('*') {
+        let Some(at) = name.find(part) else { return false };
+        name = &name[at + part.len()..];
+    }
+    name.ends_with(end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tools_and_shells_are_left_out() {
+        let config = BeamConfig::default();
+        for name in ["rabbitmqcli-12-rabbit", "rem-1a2b-emqx", "remsh77", "emqx_maint_9", "_maint_"] {
+            assert!(config.leaves_out(name), "{name}");
+        }
+        for name in ["rabbit", "rabbitmq", "remote", "premsh", "maint", "a_maint"] {
+            assert!(!config.leaves_out(name), "{name}");
+        }
+        assert!(matches("*", "") && matches("a*b*c", "axbxbc") && matches("a**", "a"));
+        assert!(!matches("a*a", "a") && !matches("a*b*c", "acb") && !matches("", "a"));
+    }
 
     #[test]
     fn defaults_are_valid_and_errors_name_the_key() {

@@ -2,26 +2,28 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
 use erl_dist::node::NodeName;
 use forewarn_schemas::Clock;
+use futures::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::config::BeamConfig;
 use super::cookie::CookieSource;
 use super::dial::Identity;
 use super::epmd;
-use super::node::{COLLECTOR, Node, Place, Shared};
+use super::node::{COLLECTOR, Node, Place, Shared, backoff};
 use super::socket_owner::{self, Listener};
 use crate::edge::Intake;
 use crate::status::Board;
 
-/// Nodes discovered at most; far more than one machine runs.
+/// Discovered nodes watched at once; far more than one machine runs.
 const DISCOVERED_MAX: usize = 256;
 
 /// Watches nodes until `cancel` or until the log closes, one task for each, all of them ended when this returns.
@@ -50,6 +52,7 @@ pub async fn run(
         host: host.to_owned(),
         tasks: JoinSet::new(),
         local: HashMap::new(),
+        looked: None,
         notices: BTreeMap::new(),
     };
     watcher.start_configured();
@@ -74,6 +77,8 @@ struct Watcher {
     tasks: JoinSet<Option<String>>,
     /// Discovered nodes by the part of their name before the `@`, and where they listen.
     local: HashMap<String, watch::Sender<Option<SocketAddr>>>,
+    /// What the last look found; `None` before the first.
+    looked: Option<BTreeSet<String>>,
     /// Notices about nodes at the local epmd that are left alone, by the same key.
     notices: BTreeMap<String, String>,
 }
@@ -110,9 +115,15 @@ impl Watcher {
     }
 
     fn start(&mut self, name: &str, place: Place, cookie: CookieSource, us: Identity, key: Option<String>) {
-        let node = Node::new(self.shared.clone(), name, place, cookie, us);
+        let (shared, name) = (self.shared.clone(), name.to_owned());
         self.tasks.spawn(async move {
-            node.watch().await;
+            let watch = || Node::new(shared.clone(), &name, place.clone(), cookie.clone(), us.clone()).watch();
+            let message = format!("the watch of node {name} failed and was begun anew");
+            let failed = || {
+                error!(node = name, "the watch of a beam node failed");
+                shared.board.notice(COLLECTOR, &message, "this is a defect of forewarn: report what it logged");
+            };
+            begin_anew(watch, failed, &shared.stop).await;
             key
         });
     }
@@ -141,15 +152,18 @@ impl Watcher {
         let configured = self.configured_here();
         let uid = rustix::process::getuid().as_raw();
         let mut seen = BTreeSet::new();
-        for (alive, port) in names.into_iter().take(DISCOVERED_MAX) {
-            if configured.contains(&alive) || !seen.insert(alive.clone()) {
+        let first = self.looked.is_none();
+        let before = self.looked.take().unwrap_or_default();
+        for (alive, port) in names {
+            if configured.contains(&alive) || self.shared.config.leaves_out(&alive) || !seen.insert(alive.clone()) {
                 continue;
             }
             let listeners = socket_owner::listeners(port).unwrap_or_default();
             match judge(&listeners, port, uid) {
                 Verdict::Ours(address) => {
                     self.unsay(&alive);
-                    self.place(&alive, address);
+                    // What is there for a moment is a tool; at the start it is more likely what runs here.
+                    self.place(&alive, address, first || before.contains(&alive));
                 }
                 verdict => {
                     let (message, mend) = left_alone(&alive, port, &verdict);
@@ -165,11 +179,21 @@ impl Watcher {
         }
         let gone: Vec<String> = self.notices.keys().filter(|alive| seen.contains(*alive)).cloned().collect();
         gone.iter().for_each(|alive| self.unsay(alive));
+        self.looked = Some(seen);
     }
 
-    fn place(&mut self, alive: &str, address: SocketAddr) {
+    /// Tells the task of a node where it listens; starts it when the node is to `join` and there is none.
+    fn place(&mut self, alive: &str, address: SocketAddr, join: bool) {
         if let Some(known) = self.local.get(alive) {
             known.send_if_modified(|a| a.replace(address) != Some(address));
+            return;
+        }
+        if !join {
+            return;
+        }
+        if self.local.len() >= DISCOVERED_MAX {
+            let message = format!("more than {DISCOVERED_MAX} nodes were discovered, and the rest is not watched");
+            self.shared.board.notice(COLLECTOR, &message, "add those that matter under beam.nodes");
             return;
         }
         let (sender, receiver) = watch::channel(Some(address));
@@ -215,6 +239,19 @@ impl Watcher {
     }
 }
 
+/// Runs what `watch` makes until it ends by itself; when it panics, calls `failed` and makes it anew, each time later.
+async fn begin_anew<F: Future<Output = ()>>(watch: impl Fn() -> F, failed: impl Fn(), stop: &CancellationToken) {
+    let mut failures = 0;
+    // What a panic may leave half done is shared behind locks only, whose holders leave it whole.
+    while AssertUnwindSafe(watch()).catch_unwind().await.is_err() {
+        failed();
+        if stop.run_until_cancelled(sleep(backoff(failures, 1.0))).await.is_none() {
+            return;
+        }
+        failures = failures.saturating_add(1);
+    }
+}
+
 /// A node is ours when every socket that listens on its port is: a stranger's beside it could take our connection.
 fn judge(listeners: &[Listener], port: u16, uid: u32) -> Verdict {
     if let Some(stranger) = listeners.iter().find(|l| l.uid != uid) {
@@ -236,6 +273,8 @@ fn left_alone(alive: &str, port: u16, verdict: &Verdict) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
 
     use super::*;
 
@@ -249,6 +288,27 @@ mod tests {
         assert_eq!(judge(&[listener([127, 0, 0, 1], 5), listener([0, 0, 0, 0], 6)], 9, 5), Verdict::Foreign(6));
         assert_eq!(judge(&[], 9, 5), Verdict::Unseen);
         assert_eq!(judge(&[listener([0, 0, 0, 0], 0)], 9, 5), Verdict::Foreign(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_panics_is_begun_anew_and_later_each_time() {
+        let (begun, failed) = (AtomicU32::new(0), AtomicU32::new(0));
+        let start = tokio::time::Instant::now();
+        let watch = || {
+            let nth = begun.fetch_add(1, Ordering::SeqCst);
+            async move { assert!(nth >= 3, "a defect") }
+        };
+        let count = || _ = failed.fetch_add(1, Ordering::SeqCst);
+        begin_anew(watch, count, &CancellationToken::new()).await;
+        assert_eq!((begun.load(Ordering::SeqCst), failed.load(Ordering::SeqCst)), (4, 3));
+        assert_eq!(start.elapsed().as_secs(), 1 + 2 + 4);
+
+        // Told to stop, it does not come again.
+        let stopped = CancellationToken::new();
+        stopped.cancel();
+        let start = tokio::time::Instant::now();
+        begin_anew(|| async { panic!("a defect") }, || {}, &stopped).await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
     }
 
     #[test]

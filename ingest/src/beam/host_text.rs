@@ -80,11 +80,6 @@ pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
     line.trim().parse().ok()
 }
 
-/// Reads from `memory.stat` the page cache that is given back first, in version 1 or 2.
-pub(super) fn inactive_file(stat: &str) -> u64 {
-    keyed(stat, "total_inactive_file").or_else(|| keyed(stat, "inactive_file")).unwrap_or(0)
-}
-
 /// Reads total and resident pages from `/proc/self/statm`.
 pub(super) fn statm(text: &str) -> Option<(u64, u64)> {
     let mut fields = text.split_ascii_whitespace();
@@ -157,9 +152,6 @@ mod tests {
         assert_eq!(single("max\n"), None);
         assert_eq!(single("9223372036854771712\n"), None);
         assert_eq!(single("1048576\n"), Some(1_048_576));
-        let stat = "cache 1\ninactive_file 5\ntotal_inactive_file 7\n";
-        assert_eq!(inactive_file(stat), 7);
-        assert_eq!(inactive_file("inactive_file 5\n"), 5);
         assert_eq!(keyed("oom 3\noom_kill 4\n", "oom_kill"), Some(4));
         assert_eq!(statm("526035 10459 4094 651 0 14516 0\n"), Some((526_035, 10_459)));
         assert_eq!(ram_bytes("MemTotal:        2048 kB\nMemFree: 1 kB\n"), Some(2 << 20));

@@ -1,7 +1,7 @@
 //! One watched node: connect, ask, write, and when it is down say so until it is back.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ pub(super) struct Shared {
 }
 
 /// Where a node is found.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Place {
     /// Configured: on this host, at the port that epmd there says.
     Host {
@@ -73,6 +73,8 @@ pub(super) struct Node {
     facts: BTreeMap<String, String>,
     notice: Option<String>,
     last_poll: Option<Timestamp>,
+    /// The longest time that it was up, as far as polls have told; a restart takes nothing from it.
+    age: Duration,
 }
 
 /// Why a connection is not there any more, or never was.
@@ -116,6 +118,7 @@ impl Node {
             facts: BTreeMap::new(),
             notice: None,
             last_poll: None,
+            age: Duration::ZERO,
         }
     }
 
@@ -141,8 +144,9 @@ impl Node {
             if self.last_poll != polled_before {
                 attempt = 0;
             }
+            let passed_by = matches!(outcome, Outcome::Down(_)) && self.has_passed_by().await;
             let forgotten = gone_since.is_some_and(|since: Instant| since.elapsed() >= self.shared.config.forget_after);
-            if forgotten && matches!(self.place, Place::Local(_)) {
+            if passed_by || forgotten && matches!(self.place, Place::Local(_)) {
                 self.forget().await;
                 return;
             }
@@ -164,13 +168,25 @@ impl Node {
                     self.report(Health::Refused, &error);
                     self.say(format!("node {} is not watched: {error}", self.label()), &mend);
                     attempt = 0;
-                    (REFUSED_WAIT, lacks, true)
+                    // It is up, for it refused: `beam_up` would be wrong either way.
+                    self.end().await;
+                    (REFUSED_WAIT, lacks, false)
                 }
             };
             if stop.run_until_cancelled(self.wait(wait, &lacks, down)).await != Some(true) {
                 return;
             }
         }
+    }
+
+    /// Says whether a discovered node was there for a short time only and has left: a tool, not a service that fell.
+    async fn has_passed_by(&self) -> bool {
+        if matches!(self.place, Place::Host { .. }) || self.age >= self.shared.config.passing_max {
+            return false;
+        }
+        let epmd = SocketAddr::from((Ipv4Addr::LOCALHOST, self.shared.config.epmd_port()));
+        // No answer is no word on the node: epmd may have gone with everything else.
+        matches!(epmd::port(epmd, &self.alive).await, Ok(None))
     }
 
     /// Says where the node listens; `None` when epmd does not know it.
@@ -292,6 +308,15 @@ impl Node {
     }
 }
 
+impl Drop for Node {
+    /// Whatever ended the task, a panic too: a node that was discovered may be watched by another one now.
+    fn drop(&mut self) {
+        if let (Place::Local(_), Some(name)) = (&self.place, self.name.take()) {
+            self.claims().remove(&name);
+        }
+    }
+}
+
 /// Ends when a discovered node is registered at another address than last looked at; never for a configured one.
 async fn moved(place: &mut Place) {
     match place {
@@ -310,7 +335,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// Time before attempt `attempt`: doubling from a second to a minute, times 0.5 to 1 by `unit` in [0, 1), so that
 /// nodes lost together do not come back together.
-fn backoff(attempt: u32, unit: f64) -> Duration {
+pub(super) fn backoff(attempt: u32, unit: f64) -> Duration {
     let whole = Duration::from_secs(1 << attempt.min(6)).min(BACKOFF_MAX);
     whole.mul_f64(0.5 + unit / 2.0)
 }

@@ -8,6 +8,7 @@ use super::call::{Call, ControllerFile, HostFile, Statistics, SystemInfo};
 use super::host_text::{self, CgroupDir};
 use super::link::{CallError, Client};
 use super::term::Term;
+use crate::host::{MemoryFiles, cgroup_memory_used_by};
 
 /// A metric's name and its value.
 pub(super) type Row = (&'static str, f64);
@@ -43,8 +44,9 @@ pub(super) struct Session {
 #[derive(Debug)]
 struct MemoryCgroup {
     levels: Vec<CgroupDir>,
+    version: MemoryFiles,
     limit_file: ControllerFile,
-    usage_file: ControllerFile,
+    /// Read in the node's own level: kills there, not in groups below or beside it.
     oom_file: ControllerFile,
     binding: Option<usize>,
 }
@@ -228,8 +230,8 @@ impl Session {
         }
     }
 
-    /// The memory that the OOM killer looks at: against a limit of the cgroup, the cgroup's use without the page cache
-    /// that is given back first; against RAM, the resident set.
+    /// The memory that the OOM killer looks at: against a limit of the cgroup, what the cgroup cannot give back (no
+    /// page cache); against RAM, the resident set.
     fn memory(&mut self, files: &BTreeMap<HostFile, String>, rows: &mut Vec<Row>) {
         let rss = files.get(&HostFile::Statm).and_then(|t| host_text::statm(t));
         let rss = rss.and_then(|(_, pages)| pages.checked_mul(self.page_bytes));
@@ -243,13 +245,14 @@ impl Session {
             group.choose(files, ram);
             if let Some(level) = group.binding {
                 let dir = &group.levels[level];
-                let usage = text(dir, group.usage_file).and_then(|t| host_text::single(t));
-                let cache = text(dir, ControllerFile::MemoryStat).map_or(0, |t| host_text::inactive_file(t));
+                let stat = text(dir, ControllerFile::MemoryStat);
+                let used = stat.and_then(|stat| cgroup_memory_used_by(group.version, stat));
                 let limit = text(dir, group.limit_file).and_then(|t| host_text::single(t));
                 // Right after the binding level changed, its use was not asked for yet.
-                used_and_limit = usage.filter(|_| asked == group.binding).map(|u| u.saturating_sub(cache)).zip(limit);
+                used_and_limit = used.filter(|_| asked == group.binding).zip(limit);
                 basis = format!("use of the cgroup {} against its limit", dir.path());
-                let kills = text(dir, group.oom_file).and_then(|t| host_text::keyed(t, "oom_kill"));
+                let kills = group.levels.first().and_then(|own| text(own, group.oom_file));
+                let kills = kills.and_then(|t| host_text::keyed(t, "oom_kill"));
                 rows.extend(kills.map(|kills| ("beam_cgroup_oom_kills_total", kills as f64)));
             }
         }
@@ -273,19 +276,21 @@ impl Session {
 impl MemoryCgroup {
     /// Finds the directory that is the node's own on its machine; in a container that is often the mount itself.
     async fn find(client: &Client, groups: host_text::Cgroups) -> Option<Self> {
-        let v1 = (
-            groups.memory_v1,
-            ControllerFile::MemoryLimitV1,
-            ControllerFile::MemoryUsageV1,
-            ControllerFile::MemoryOomV1,
-        );
-        let v2 =
-            (groups.unified, ControllerFile::MemoryMax, ControllerFile::MemoryCurrent, ControllerFile::MemoryEvents);
-        for (mut levels, limit_file, usage_file, oom_file) in [v1, v2] {
+        use ControllerFile as File;
+        let v1 = (groups.memory_v1, MemoryFiles::V1, File::MemoryLimitV1, File::MemoryUsageV1);
+        let v2 = (groups.unified, MemoryFiles::V2, File::MemoryMax, File::MemoryCurrent);
+        for (mut levels, version, limit_file, usage_file) in [v1, v2] {
             let uses = join_all(levels.iter().map(|d| read(client, HostFile::Controller(d.clone(), usage_file)))).await;
             let Some(own) = uses.iter().position(Result::is_ok) else { continue };
             levels.drain(..own);
-            let mut group = Self { levels, limit_file, usage_file, oom_file, binding: None };
+            let oom_file = match version {
+                MemoryFiles::V1 => File::MemoryOomV1,
+                MemoryFiles::V2 => {
+                    let local = HostFile::Controller(levels[0].clone(), File::MemoryEventsLocal);
+                    if read(client, local).await.is_ok() { File::MemoryEventsLocal } else { File::MemoryEvents }
+                }
+            };
+            let mut group = Self { levels, version, limit_file, oom_file, binding: None };
             let limits = group.levels.iter().map(|d| HostFile::Controller(d.clone(), limit_file));
             let wanted: Vec<HostFile> = limits.chain([HostFile::Meminfo]).collect();
             let texts = join_all(wanted.iter().map(|file| read(client, file.clone()))).await;
@@ -301,8 +306,8 @@ impl MemoryCgroup {
         let limits = self.levels.iter().map(|dir| HostFile::Controller(dir.clone(), self.limit_file));
         let binding = self.binding.map(|level| &self.levels[level]);
         let of_binding = binding.into_iter().flat_map(|dir| {
-            let files = [self.usage_file, ControllerFile::MemoryStat, self.oom_file];
-            files.map(|file| HostFile::Controller(dir.clone(), file))
+            let own = self.levels.first().map(|own| HostFile::Controller(own.clone(), self.oom_file));
+            own.into_iter().chain([HostFile::Controller(dir.clone(), ControllerFile::MemoryStat)])
         });
         limits.chain(of_binding).collect()
     }

@@ -164,7 +164,10 @@ impl Lane {
     }
 
     pub(super) fn backlog_bytes(&self) -> usize {
-        self.lock().backlog_bytes
+        let mut state = self.lock();
+        // What the log refused counts no longer.
+        state.settle();
+        state.backlog_bytes
     }
 
     /// Says whether the pump keeps up.

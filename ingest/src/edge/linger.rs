@@ -32,28 +32,32 @@ impl Groups {
     }
 }
 
-/// Joins the group of a source, starting one if there is none, and waits until it is durable.
-pub(super) async fn join(inner: &Arc<Inner>, source: &str, parts: Parts) -> Result<(), SubmitError> {
+/// Joins the group of a source, starting one if there is none, and waits until it is durable. Returns how many samples
+/// were dropped because the group had another value of the same series and time.
+pub(super) async fn join(inner: &Arc<Inner>, source: &str, parts: Parts) -> Result<usize, SubmitError> {
     let (reply, answer) = oneshot::channel();
-    {
+    let conflicts = {
         let mut groups = inner.groups.lock();
         let group = groups.entry(source.to_owned()).or_default();
         if group.waiting.is_empty() {
             let task = run(Arc::clone(inner), source.to_owned(), Arc::clone(&group.full));
             inner.tasks.spawn(task);
         }
-        if group.parts.is_empty() {
+        let conflicts = if group.parts.is_empty() {
             group.parts = parts;
+            0
         } else {
-            sift::merge(&mut group.parts, parts);
-        }
+            sift::merge(&mut group.parts, parts)
+        };
         group.waiting.push(reply);
         if sift::bytes_of(&group.parts) >= GROUP_BYTES_MAX {
             group.full.notify_one();
         }
-    }
+        conflicts
+    };
     // The task goes away without an answer only when the runtime does.
-    answer.await.unwrap_or_else(|_| Err(SubmitError::Closed("the runtime is shutting down".into())))
+    let done = answer.await.unwrap_or_else(|_| Err(SubmitError::Closed("the runtime is shutting down".into())));
+    done.map(|()| conflicts)
 }
 
 async fn run(inner: Arc<Inner>, source: String, full: Arc<Notify>) {

@@ -100,7 +100,9 @@ pub(super) fn split(series: Vec<Checked>, partitions: u32, accepted: &mut Accept
 }
 
 /// Adds `from` to `into`, as [`split`] does within a batch; what comes second is what would have got the higher offset.
-pub(super) fn merge(into: &mut Parts, from: Parts) {
+/// Returns how many samples of `from` were dropped because they contradict one of `into`.
+pub(super) fn merge(into: &mut Parts, from: Parts) -> usize {
+    let mut conflicts = 0;
     for (p, batch) in from {
         let part = into.entry(p).or_default();
         let mut at: HashMap<Labels, usize> =
@@ -110,7 +112,7 @@ pub(super) fn merge(into: &mut Parts, from: Parts) {
                 Entry::Occupied(same) => {
                     let same = &mut part.series[*same.get()];
                     same.samples.extend(series.samples);
-                    keep_first(&mut same.samples);
+                    conflicts += keep_first(&mut same.samples);
                 }
                 Entry::Vacant(new) => {
                     new.insert(part.series.len());
@@ -119,6 +121,7 @@ pub(super) fn merge(into: &mut Parts, from: Parts) {
             }
         }
     }
+    conflicts
 }
 
 /// Keeps the first sample of each time; returns how many of the others had another value.

@@ -219,9 +219,9 @@ async fn who_lingers_goes_with_others_of_its_source_and_who_waits_goes_at_once()
     b.waiting(one("w", 1.0)).await.unwrap();
     assert_eq!(b.log.bounds(P).end, Offset(1));
     assert_eq!(start.elapsed(), Duration::from_millis(100));
-    for (task, samples) in [(first, 1), (second, 3), (other, 1)] {
+    for (task, samples, conflicts) in [(first, 1, None), (second, 2, Some(&1)), (other, 1, None)] {
         let (accepted, when) = task.await.unwrap().unwrap();
-        assert_eq!(accepted.samples, samples);
+        assert_eq!((accepted.samples, accepted.refused.get("conflict")), (samples, conflicts));
         assert_eq!(when - start, Duration::from_millis(250));
     }
     let records = b.records(P).await;

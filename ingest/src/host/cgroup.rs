@@ -16,7 +16,8 @@ use super::error::Error;
 use super::series::Out;
 use super::text::{field, read_number};
 use super::tree::{Tree, read_text_if_there};
-use memory::{MemoryFiles, Usage};
+use memory::Usage;
+pub(crate) use memory::{MemoryFiles, used_by};
 use tree::{Controllers, Group, Hierarchy};
 
 /// The hierarchies are listed anew once per so many groups in cycles: in each cycle on most machines, more rarely

@@ -22,10 +22,11 @@ pub struct HostConfig {
     pub node: Option<String>,
     /// The label `family` of every series: which hosts are alike. Default: `host`.
     pub family: String,
-    /// Types of file systems that are not watched; a trailing `*` stands for any ending. Default: pseudo and network
+    /// Types of file systems that are not watched; a trailing `*` stands for any ending, a leading `!` makes an
+    /// exception. Default: pseudo and network
     /// file systems. The root `/` is watched whatever its type; `overlay` is watched at `/` only.
     pub disk_fstypes_exclude: Vec<String>,
-    /// Mount points that are not watched; a trailing `*` stands for any ending. Default: `/proc`, `/sys` and what lies
+    /// Mount points that are not watched, in the same form. Default: `/proc`, `/sys` and what lies
     /// below them, `/dev` save `/dev/shm`, what systemd and container engines mount for themselves, and the three
     /// files of `/etc` that container engines bind.
     pub disk_mounts_exclude: Vec<String>,
@@ -95,8 +96,8 @@ const MOUNTS: [&str; 16] = [
     "/sys",
     "/sys/*",
     "/dev",
-    "/dev/hugepages*",
-    "/dev/mqueue",
+    "/dev/*",
+    "!/dev/shm",
     "/run/user/*",
     "/run/lock",
     "/run/credentials/*",
@@ -147,12 +148,14 @@ impl HostConfig {
     }
 }
 
-/// Says whether one of `patterns` matches: equal, or equal up to a trailing `*`.
+/// Says whether one of `patterns` matches: equal, or equal up to a trailing `*`; and none with a leading `!` does.
 pub(super) fn matches_any(patterns: &[String], text: &str) -> bool {
-    patterns.iter().any(|p| match p.strip_suffix('*') {
+    let matches = |p: &str| match p.strip_suffix('*') {
         Some(start) => text.starts_with(start),
         None => p == text,
-    })
+    };
+    let excepted = patterns.iter().filter_map(|p| p.strip_prefix('!')).any(matches);
+    !excepted && patterns.iter().any(|p| matches(p))
 }
 
 #[cfg(test)]
@@ -179,5 +182,14 @@ mod tests {
         assert!(matches_any(&patterns, "nfs"));
         assert!(!matches_any(&patterns, "nfs4"));
         assert!(!matches_any(&patterns, "fuseblk"));
+    }
+
+    #[test]
+    fn of_the_mounts_below_dev_only_shm_is_watched() {
+        let patterns = HostConfig::default().disk_mounts_exclude;
+        for point in ["/dev", "/dev/pts", "/dev/hugepages1G", "/dev/termination-log"] {
+            assert!(matches_any(&patterns, point), "{point}");
+        }
+        assert!(!matches_any(&patterns, "/dev/shm"));
     }
 }

@@ -24,6 +24,9 @@ const ROTATION: u64 = 6;
 /// From this share of its limit on a process is looked at in every cycle.
 const NEAR: f64 = 1.0 / 16.0;
 
+/// A lower limit is no budget but a ban on opening more: a sandbox sets it on purpose.
+const LIMIT_MIN: u64 = 16;
+
 const UNREADABLE: &str = "descriptors of some processes may not be read";
 const UNREADABLE_MEND: &str =
     "grant CAP_SYS_PTRACE (systemd: AmbientCapabilities=CAP_SYS_PTRACE), or run as the user that owns them";
@@ -52,6 +55,12 @@ impl Process {
     /// The label; a name can be empty, a label cannot.
     fn key(&self) -> &str {
         if self.name.is_empty() { "(none)" } else { &self.name }
+    }
+
+    /// Whether the limit is one that the process can run into: not when it was set below what was open already, as by
+    /// sshd's child before the login.
+    fn is_limited(&self) -> bool {
+        self.limit.is_some_and(|limit| limit >= LIMIT_MIN && self.used <= limit)
     }
 
     fn share(&self) -> f64 {
@@ -145,7 +154,7 @@ impl Part for Processes {
 /// Of all processes with one name the one nearest to its limit, by name.
 fn worst_by_name<'p>(processes: impl Iterator<Item = &'p Process>) -> Vec<&'p Process> {
     let mut worst: HashMap<&str, &Process> = HashMap::new();
-    for p in processes.filter(|p| p.limit.is_some()) {
+    for p in processes.filter(|p| p.is_limited()) {
         let one = worst.entry(&p.name).or_insert(p);
         if p.share() > one.share() {
             *one = p;

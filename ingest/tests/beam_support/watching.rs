@@ -88,6 +88,8 @@ pub(crate) fn config(epmd_port: u16, cookie_file: std::path::PathBuf) -> BeamCon
         mailbox_interval: Duration::from_millis(500),
         epmd_port: Some(epmd_port),
         cookie_file: Some(cookie_file),
+        // Nodes of tests are young; what would be forgotten at once is to be seen going down.
+        passing_max: Duration::ZERO,
         ..BeamConfig::default()
     }
 }

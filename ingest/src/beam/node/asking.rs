@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use forewarn_schemas::{Batch, Labels};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -85,6 +86,9 @@ impl Node {
             Ok(both) => both,
             Err(why) => return Some(Outcome::Down(format!("the node does not answer: {why}"))),
         };
+        let uptime = poll.rows.iter().find(|(name, _)| *name == "beam_uptime_seconds").map(|(_, v)| *v);
+        let uptime = uptime.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        self.age = self.age.max(uptime.unwrap_or_default());
         poll.rows.push(("beam_poll_duration_seconds", begun.elapsed().as_secs_f64()));
         let mailboxes_complete = looked.iter().all(|(_, length)| length.is_some());
         lock(watched).retain_mut(|w| {

@@ -79,8 +79,8 @@ impl Node {
         self.name.clone().unwrap_or_else(|| format!("{}@{}", self.alive, self.us.name.host()))
     }
 
-    /// Ends everything that was written under the present name and takes it off the board.
-    pub(super) async fn forget(&mut self) {
+    /// Ends everything that was written under the present name.
+    pub(super) async fn end(&mut self) {
         let ts = self.shared.clock.now();
         let mut batch = Batch::default();
         self.polled.end(ts, &mut batch);
@@ -88,9 +88,14 @@ impl Node {
         if let Some(labels) = self.up.take() {
             batch.push(labels, ts, STALE_NAN);
         }
+        submit(&self.shared, batch).await;
+    }
+
+    /// Ends everything that was written under the present name and takes it off the board.
+    pub(super) async fn forget(&mut self) {
         self.unsay();
         self.shared.board.forget(COLLECTOR, &self.label());
-        submit(&self.shared, batch).await;
+        self.end().await;
         if let Some(name) = self.name.take() {
             self.claims().remove(&name);
         }

@@ -22,9 +22,9 @@ fn rows(call: &Call, answer: &Term) -> Vec<Row> {
 fn group(binding: Option<usize>) -> MemoryCgroup {
     MemoryCgroup {
         levels: host_text::cgroups("0::/a/b").unified,
+        version: MemoryFiles::V2,
         limit_file: ControllerFile::MemoryMax,
-        usage_file: ControllerFile::MemoryCurrent,
-        oom_file: ControllerFile::MemoryEvents,
+        oom_file: ControllerFile::MemoryEventsLocal,
         binding,
     }
 }
@@ -97,10 +97,18 @@ fn memory_is_the_use_of_the_cgroup_whose_limit_binds() {
         (HostFile::Meminfo, "MemTotal: 1000 kB"),
         (at(0, ControllerFile::MemoryMax), "900000"),
         (at(1, ControllerFile::MemoryMax), "500000"),
-        (at(1, ControllerFile::MemoryCurrent), "300000"),
-        (at(1, ControllerFile::MemoryStat), "anon 1\ninactive_file 50000\n"),
-        (at(1, ControllerFile::MemoryEvents), "oom 1\noom_kill 2\n"),
+        // Page cache, on the active list or not, is no use.
+        (
+            at(1, ControllerFile::MemoryStat),
+            "anon 200000\nfile 90000\nactive_file 80000\nkernel 40000\nshmem 7000\nunevictable 3000\n",
+        ),
+        (at(0, ControllerFile::MemoryEventsLocal), "oom 1\noom_kill 2\n"),
+        (at(1, ControllerFile::MemoryEventsLocal), "oom 1\noom_kill 9\n"),
     ];
+    let asked = session.cgroup.as_ref().unwrap().files();
+    assert!(
+        asked.contains(&at(1, ControllerFile::MemoryStat)) && asked.contains(&at(0, ControllerFile::MemoryEventsLocal))
+    );
     let mut rows = Vec::new();
     session.memory(&files(&texts), &mut rows);
     assert_eq!(
@@ -117,7 +125,7 @@ fn memory_is_the_use_of_the_cgroup_whose_limit_binds() {
     moved.insert(at(0, ControllerFile::MemoryMax), "400000".into());
     let mut rows = Vec::new();
     session.memory(&moved, &mut rows);
-    assert_eq!(rows, [("beam_memory_rss_bytes", 40960.0)]);
+    assert_eq!(rows, [("beam_memory_rss_bytes", 40960.0), ("beam_cgroup_oom_kills_total", 2.0)]);
     assert_eq!(session.cgroup.unwrap().binding, Some(0));
 }
 

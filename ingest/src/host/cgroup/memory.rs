@@ -11,7 +11,7 @@ use crate::host::tree::{read_text, read_text_if_there};
 
 /// Which files a hierarchy has.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum MemoryFiles {
+pub(crate) enum MemoryFiles {
     V2,
     V1,
 }
@@ -83,12 +83,19 @@ pub(super) fn limits(files: MemoryFiles, dir: &Path) -> Result<Limits, Error> {
 pub(super) fn used(files: MemoryFiles, dir: &Path) -> Result<u64, Error> {
     let path = dir.join("memory.stat");
     let text = read_text(&path)?;
-    let whole = text.ends_with('\n');
-    let used = match files {
-        MemoryFiles::V2 => used_v2(&text),
-        MemoryFiles::V1 => used_v1(&text),
-    };
-    used.filter(|_| whole).ok_or_else(|| Error::malformed(&path, "memory statistics"))
+    used_by(files, &text).ok_or_else(|| Error::malformed(&path, "memory statistics"))
+}
+
+/// Reads from the text of a `memory.stat` the bytes that the group cannot give back. `None` when something is missing
+/// or the text is cut short.
+pub(crate) fn used_by(files: MemoryFiles, stat: &str) -> Option<u64> {
+    if !stat.ends_with('\n') {
+        return None;
+    }
+    match files {
+        MemoryFiles::V2 => used_v2(stat),
+        MemoryFiles::V1 => used_v1(stat),
+    }
 }
 
 /// `anon + shmem + unevictable + (kernel - slab_reclaimable)`.
@@ -127,7 +134,7 @@ fn pinned(anon: u64, shmem: u64, unevictable: u64, inactive: Option<u64>, active
     owned.saturating_add(only_unevictable)
 }
 
-/// Reads what limits did to a group; `stalled` asks for its memory pressure too, which is how a high limit hurts.
+/// Reads what limits did to a group itself, not to groups below it: a kill would else be told once for each ancestor; `stalled` asks for its memory pressure too, which is how a high limit hurts.
 pub(super) fn harm(files: MemoryFiles, dir: &Path, stalled: bool) -> Result<Harm, Error> {
     let read = |file: &str, names: [&'static str; 3]| -> Result<[Option<u64>; 3], Error> {
         let Some(text) = read_text_if_there(&dir.join(file))? else { return Ok([None; 3]) };
@@ -135,7 +142,12 @@ pub(super) fn harm(files: MemoryFiles, dir: &Path, stalled: bool) -> Result<Harm
     };
     match files {
         MemoryFiles::V2 => {
-            let [oom_kill, max, high] = read("memory.events", ["oom_kill", "max", "high"])?;
+            let names = ["oom_kill", "max", "high"];
+            let [oom_kill, max, high] = match read("memory.events.local", names)? {
+                // Before Linux 5.2 there are only the sums over all groups below.
+                [None, None, None] => read("memory.events", names)?,
+                own => own,
+            };
             let pressure = if stalled { pressure(&dir.join("memory.pressure"))? } else { None };
             Ok(Harm { oom_kill, max, high, stall: pressure })
         }

@@ -29,6 +29,17 @@ fn groups_with_a_limit_are_reported() {
 }
 
 #[test]
+fn harm_to_groups_below_is_not_told_again() {
+    let f = Fixture::healthy();
+    f.group("app/worker", 10, "2000\n", "max\n");
+    f.write("sys/fs/cgroup/app/memory.events.local", "low 0\nhigh 0\nmax 2\noom 0\noom_kill 0\n");
+    let s = f.collect_part(Cgroups::new(10));
+    let kills = |group| s.value(&series("host_cgroup_memory_oom_kill_total", group));
+    assert_eq!((kills("/app"), kills("/app/worker")), (0.0, 1.0));
+    assert_eq!(s.value(&series("host_cgroup_memory_max_total", "/app")), 2.0);
+}
+
+#[test]
 fn the_smallest_limit_on_the_way_up_counts() {
     let f = Fixture::healthy();
     f.group("slice", 10, "3000\n", "max\n");

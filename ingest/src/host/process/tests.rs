@@ -36,11 +36,26 @@ fn kernel_threads_and_unlimited_processes_are_left_out() {
 }
 
 #[test]
+fn a_limit_that_was_set_as_a_ban_is_none() {
+    let f = Fixture::healthy();
+    f.process(30, "sshd", 5, "1");
+    f.process(31, "sandbox", 3, "4");
+    f.process(32, "lowered", 20, "16");
+    let s = processes(&f, 50).collect();
+    for name in ["sshd", "sandbox", "lowered"] {
+        assert_eq!((used(&s, name), limit(&s, name)), (None, None), "{name}");
+    }
+    // One of the same name with a real limit stands for itself.
+    f.process(33, "sshd", 8, "1024");
+    assert_eq!(used(&processes(&f, 50).collect(), "sshd"), Some(8.0));
+}
+
+#[test]
 fn only_the_nearest_to_their_limit_are_reported() {
     let f = Fixture::healthy();
-    f.process(30, "web", 9, "10");
+    f.process(30, "web", 18, "20");
     let s = processes(&f, 2).collect();
-    assert_eq!((used(&s, "web"), used(&s, "db"), used(&s, "init")), (Some(9.0), Some(60.0), None));
+    assert_eq!((used(&s, "web"), used(&s, "db"), used(&s, "init")), (Some(18.0), Some(60.0), None));
 }
 
 #[test]
