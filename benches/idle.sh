@@ -25,6 +25,8 @@ sleep 20                                        # the start is not idle
 before=$(ticks)
 sleep "$seconds"
 after=$(ticks)
-grep -c '(beam)' "$dir/out" | sed 's/^/BEAM nodes watched: /'
+nodes=$(python3 -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode().count("\"collector\":\"beam\""))' \
+  "http://127.0.0.1:$port/api/v1/nodes")
+echo "BEAM nodes watched: $nodes"
 awk -v t=$((after - before)) -v hz="$(getconf CLK_TCK)" -v s="$seconds" 'BEGIN { printf "CPU: %.3f %% of a core over %d s\n", 100 * t / hz / s, s }'
 awk '/VmRSS/ {printf "RSS: %.0f MiB\n", $2 / 1024} /VmHWM/ {printf "peak RSS: %.0f MiB\n", $2 / 1024}' "/proc/$pid/status"

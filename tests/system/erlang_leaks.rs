@@ -60,7 +60,7 @@ const ETS: Leak = Leak {
     code: "T = ets:new(leak, [public]), \
            Anonymous = fun() -> {ok, B} = file:read_file(\"/proc/self/status\"), \
            {match, [N]} = re:run(B, \"RssAnon:\\\\s+(\\\\d+)\", [{capture, [1], list}]), list_to_integer(N) * 1024 end, \
-           L = fun L(I) -> case Anonymous() < 1064500000 of true -> \
+           L = fun L(I) -> case Anonymous() < 1065500000 of true -> \
            ets:insert(T, {I, lists:duplicate(52000, I)}); false -> ok end, timer:sleep(100), L(I + 1) end, L(0).",
 };
 const ETS_LIMIT: u64 = 1 << 30;
