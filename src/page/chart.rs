@@ -1,8 +1,9 @@
 //! Draws one resource: what was, the limit, and the fan of what may come. An SVG that takes its colours from the page's
 //! style sheet, so that it is readable in light and in dark.
 
-use forewarn_schemas::units::{humane_bytes, humane_duration, humane_number};
-use forewarn_schemas::{Direction, Forecast, Sample, Timestamp};
+use forewarn_schemas::forecast::TimeToExhaustion;
+use forewarn_schemas::units::{humane_duration, humane_number};
+use forewarn_schemas::{Direction, Forecast, ForecastState, Sample, Timestamp};
 use plotters::prelude::*;
 
 const WIDTH: u32 = 720;
@@ -28,15 +29,23 @@ const CLASSES: [(&str, &str); 6] = [
 
 /// Draws `history` (by time), the limit and the forecast's fan as an SVG element; `None` when there is nothing to draw.
 pub fn draw(forecast: &Forecast, history: &[Sample]) -> Option<String> {
-    let points = thin(history);
+    let mut points = thin(history);
+    let limit = forecast.limit.filter(|l| l.is_finite());
+    // In the unit of the axis, so that its ticks are round.
+    let (unit, size) = axis_unit(forecast, points.iter().map(|p| p.1).chain(limit).fold(0.0, f64::max));
+    points.iter_mut().for_each(|p| p.1 /= size);
+    let limit = limit.map(|l| l / size);
     let (first, last) = (points.first()?, points.last()?);
     let seconds = |t: Timestamp| t.seconds_since(forecast.at);
-    let tte = forecast.time_to_exhaustion;
+    // What is exhausted has no course any more.
+    let tte = match forecast.state {
+        ForecastState::Exhausted => TimeToExhaustion::default(),
+        _ => forecast.time_to_exhaustion,
+    };
     let behind = seconds(first.0).min(-60.0);
     // As much future as the fan needs, but the past stays at least a third of the picture.
     let ahead = tte.p90.or(tte.p50.map(|p| p * 1.5)).or(tte.p10.map(|p| p * 2.0)).unwrap_or(-behind / 6.0);
     let ahead = ahead.clamp(30.0, -behind * 2.0 + 60.0) * 1.05;
-    let limit = forecast.limit.filter(|l| l.is_finite());
     let highest = points.iter().map(|p| p.1).chain(limit).fold(f64::MIN, f64::max);
     let lowest = points.iter().map(|p| p.1).chain(limit).fold(f64::MAX, f64::min).min(0.0);
     let (y0, y1) = (lowest, highest + (highest - lowest).abs().max(1e-9) * 0.08);
@@ -47,10 +56,9 @@ pub fn draw(forecast: &Forecast, history: &[Sample]) -> Option<String> {
         let mut chart = ChartBuilder::on(&root)
             .margin(6)
             .x_label_area_size(24)
-            .y_label_area_size(72)
+            .y_label_area_size(92)
             .build_cartesian_2d(behind..ahead, y0..y1)
             .ok()?;
-        let bytes = forecast.unit == "bytes";
         chart
             .configure_mesh()
             .disable_x_mesh()
@@ -58,10 +66,10 @@ pub fn draw(forecast: &Forecast, history: &[Sample]) -> Option<String> {
             .bold_line_style(GRID)
             .axis_style(GRID)
             .label_style(("sans-serif", 12).into_font().color(&TEXT))
-            .x_labels(6)
+            .x_labels(5)
             .y_labels(5)
             .x_label_formatter(&|s| around_now(*s))
-            .y_label_formatter(&|v| if bytes { humane_bytes(*v) } else { humane_number(*v) })
+            .y_label_formatter(&|v| format!("{}{unit}", humane_number(*v)))
             .draw()
             .ok()?;
         if let Some(limit) = limit {
@@ -103,6 +111,17 @@ fn fan(
         _ => area.extend([(ahead, limit), (ahead, now.1 + (limit - now.1) * 0.15)]),
     }
     area.iter().all(|(x, y)| x.is_finite() && y.is_finite() && beyond.is_finite()).then_some(area)
+}
+
+fn axis_unit(forecast: &Forecast, highest: f64) -> (&'static str, f64) {
+    if forecast.unit != "bytes" {
+        return ("", 1.0);
+    }
+    [(" TiB", 1u64 << 40), (" GiB", 1 << 30), (" MiB", 1 << 20), (" KiB", 1 << 10)]
+        .into_iter()
+        .map(|(unit, size)| (unit, size as f64))
+        .find(|(_, size)| highest >= *size)
+        .unwrap_or((" B", 1.0))
 }
 
 fn around_now(seconds: f64) -> String {
