@@ -165,8 +165,8 @@ impl Node {
                 }
                 Outcome::Refused { error, mend, lacks } => {
                     warn!(node = self.label(), error, mend, "beam node refused the collector");
-                    self.report(Health::Refused, &error);
                     self.say(format!("node {} is not watched: {error}", self.label()), &mend);
+                    self.report(Health::Refused, &error);
                     attempt = 0;
                     // It is up, for it refused: `beam_up` would be wrong either way.
                     self.end().await;
