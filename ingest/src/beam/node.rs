@@ -77,6 +77,10 @@ pub(super) struct Node {
     age: Duration,
 }
 
+/// How often epmd is asked whether a node that was lost has left, and the pause between.
+const LEAVING_LOOKS: u32 = 10;
+const LEAVING_PAUSE: Duration = Duration::from_millis(100);
+
 /// Why a connection is not there any more, or never was.
 enum Outcome {
     /// Try again soon.
@@ -185,8 +189,16 @@ impl Node {
             return false;
         }
         let epmd = SocketAddr::from((Ipv4Addr::LOCALHOST, self.shared.config.epmd_port()));
-        // No answer is no word on the node: epmd may have gone with everything else.
-        matches!(epmd::port(epmd, &self.alive).await, Ok(None))
+        // epmd may hear of the end a moment after us.
+        for _ in 0..LEAVING_LOOKS {
+            match epmd::port(epmd, &self.alive).await {
+                Ok(None) => return true,
+                Ok(Some(_)) => tokio::time::sleep(LEAVING_PAUSE).await,
+                // No answer is no word on the node: epmd may have gone with everything else.
+                Err(_) => return false,
+            }
+        }
+        false
     }
 
     /// Says where the node listens; `None` when epmd does not know it.
