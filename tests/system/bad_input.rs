@@ -88,7 +88,7 @@ fn an_unwritable_directory_is_named_with_what_to_do() {
     assert!(text.contains("/proc/forewarn-data") && text.contains("--data"), "{text}");
 }
 
-/// A full disk stops neither forecasts nor the process; what was acknowledged stays, and it heals by itself.
+/// A full disk stops the taking in of samples, and says so; what was acknowledged stays, and it heals by itself.
 #[test]
 fn a_disk_that_is_full_while_running_is_reported_and_heals() {
     let temp = tempfile::tempdir().unwrap();
