@@ -128,11 +128,6 @@ impl DataDir {
         self.partitions
     }
 
-    /// Returns the directory.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// Returns where the log is.
     pub fn log(&self) -> PathBuf {
         self.root.join("log")
